@@ -1,0 +1,3 @@
+//! Bulkhead: network segmentation for Kubernetes.
+
+pub mod policy;

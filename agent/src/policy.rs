@@ -1,0 +1,16 @@
+//! Policy: from the state of a cluster to what each pod's packets may do.
+//!
+//! Pure and synchronous: nothing in here knows Kubernetes' client, aya, tokio or a clock.
+//!
+//! - [`model`]: the vocabulary,
+//! - [`selector`]: label selectors,
+//! - [`index`]: the cluster's state, fed by [`model::Change`]s,
+//! - [`compile`]: the index to [`compiled::Compiled`], what the kernel's maps hold,
+//! - [`evaluate`]: the specification, read slowly and obviously; the compiler is tested against it.
+
+pub mod compile;
+pub mod compiled;
+pub mod evaluate;
+pub mod index;
+pub mod model;
+pub mod selector;

@@ -1,0 +1,57 @@
+//! Names and capacities of the maps: what the agent and the programs must agree on.
+
+use crate::verdict::{COLUMNS, Direction, Verdict};
+
+/// Names of programs and maps in the eBPF object.
+pub mod name {
+    /// Program at the egress hook of a host-side veth: packets to the pod.
+    pub const TO_POD: &str = "to_pod";
+    /// Program at the ingress hook of a host-side veth: packets from the pod.
+    pub const FROM_POD: &str = "from_pod";
+    /// ifindex (`u32`) -> [`crate::value::Endpoint`].
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// [`crate::key::Ipv4`] -> [`crate::value::Peer`].
+    pub const PEERS_V4: &str = "PEERS_V4";
+    /// [`crate::key::Ipv6`] -> [`crate::value::Peer`].
+    pub const PEERS_V6: &str = "PEERS_V6";
+    /// [`crate::key::RuleKey`] -> [`crate::value::PortSet`].
+    pub const RULES: &str = "RULES";
+    /// index -> [`crate::value::PortRange`].
+    pub const PORT_RANGES: &str = "PORT_RANGES";
+    /// [`crate::key::FlowKey<4>`] -> [`crate::value::Flow`].
+    pub const FLOWS_V4: &str = "FLOWS_V4";
+    /// [`crate::key::FlowKey<16>`] -> [`crate::value::Flow`].
+    pub const FLOWS_V6: &str = "FLOWS_V6";
+    /// [`super::counter_index`] -> [`crate::value::Counter`], for each CPU.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Ring buffer of [`crate::event::Event`].
+    pub const EVENTS: &str = "EVENTS";
+    /// counter block -> events left in this interval (`u32`), for each CPU.
+    pub const EVENT_BUDGETS: &str = "EVENT_BUDGETS";
+    /// counter block -> events not written (`u64`), for each CPU.
+    pub const EVENTS_SUPPRESSED: &str = "EVENTS_SUPPRESSED";
+}
+
+/// Endpoints of one node. Kubernetes recommends at most 110 pods a node.
+pub const ENDPOINTS: u32 = 1024;
+/// Addresses of each family that a policy of this node asks about.
+pub const PEERS: u32 = 262_144;
+/// Pairs of policy set and identity.
+pub const RULES: u32 = 262_144;
+/// Ranges of ports, over all port sets.
+pub const PORT_RANGES: u32 = 65_536;
+/// Flows of each family; the least recently used make room.
+pub const FLOWS: u32 = 131_072;
+/// Bytes of the event ring buffer: a power of two, a multiple of the page size.
+pub const EVENTS_BYTES: u32 = 262_144;
+/// Counters: a block for each endpoint, and block 0 for packets at an unknown one.
+pub const COUNTERS: u32 = (ENDPOINTS + 1) * COUNTERS_PER_BLOCK;
+const COUNTERS_PER_BLOCK: u32 = 2 * COLUMNS;
+/// The counter block of packets that meet a program whose endpoint is not in the map.
+pub const COUNTER_BLOCK_UNKNOWN: u32 = 0;
+
+/// The index in `COUNTERS` of a verdict of an endpoint in one direction.
+#[inline(always)]
+pub const fn counter_index(block: u32, direction: Direction, verdict: Verdict) -> u32 {
+    block * COUNTERS_PER_BLOCK + direction as u32 * COLUMNS + verdict.column()
+}

@@ -1,0 +1,22 @@
+//! What the kernel programs and the agent share.
+//!
+//! The same source compiles into the eBPF object and runs under `cargo test`:
+//!
+//! - [`packet`] reads headers out of a frame,
+//! - [`decide`] says what becomes of it, by the maps' contents,
+//! - [`verdict`] names every outcome,
+//! - [`key`] and [`value`] are the maps' contents, byte for byte,
+//! - [`event`] is the record of one dropped packet,
+//! - [`abi`] names the maps and fixes their capacities.
+//!
+//! Nothing in here allocates, does I/O, reads a clock or can panic: packets and maps are reached
+//! through two small traits, [`packet::Bytes`] and [`decide::Maps`].
+#![no_std]
+
+pub mod abi;
+pub mod decide;
+pub mod event;
+pub mod key;
+pub mod packet;
+pub mod value;
+pub mod verdict;
