@@ -8,9 +8,16 @@
 //! - [`compile`]: the index to [`compiled::Compiled`], what the kernel's maps hold,
 //! - [`evaluate`]: the specification, read slowly and obviously; the compiler is tested against it.
 
+#[cfg(any(test, feature = "test-clusters"))]
+pub mod arbitrary;
+#[cfg(any(test, feature = "test-clusters"))]
+pub mod builders;
 pub mod compile;
 pub mod compiled;
 pub mod evaluate;
 pub mod index;
 pub mod model;
 pub mod selector;
+
+#[cfg(test)]
+mod tests;

@@ -21,8 +21,9 @@ pub struct Compiled {
     /// Identity of every address that some policy of this node asks about. The others have
     /// [`bulkhead_common::value::IDENTITY_NONE`].
     pub peers: BTreeMap<IpAddr, u32>,
-    /// What a policy set allows with an identity, beyond what it allows with every peer. Only
-    /// pairs that allow something.
+    /// What a policy set allows with an identity. Only pairs that allow something which the
+    /// policy set does not allow with every peer; to be read together with
+    /// [`SidePolicy::any_peer`].
     pub rules: BTreeMap<RuleKey, PortSet>,
 }
 
@@ -31,7 +32,8 @@ pub struct Compiled {
 pub struct EndpointPolicy {
     /// Tells a pod from a later one of the same name.
     pub uid: String,
-    /// The pod's addresses, none of which another pod claims.
+    /// The addresses that the pod claims. Where it is closed for [`Closed::AddressConflict`] they
+    /// are not the pod's alone, and stand here so that its interface is found, and closed.
     pub addresses: BTreeSet<IpAddr>,
     /// `None`: not isolated for ingress.
     pub ingress: Option<SidePolicy>,
@@ -55,12 +57,12 @@ pub struct SidePolicy {
     pub closed: Option<Closed>,
 }
 
-/// Why a pod is closed although no policy says so.
+/// Why a pod is closed although no policy says so. The first that applies is the one reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
     /// A source has not named everything it holds yet: a policy may be missing.
     SourceIncomplete,
-    /// Another pod claims one of its addresses.
+    /// Another pod, or the node, has one of its addresses, too.
     AddressConflict,
 }
 
@@ -72,3 +74,61 @@ pub enum PortSet {
     /// Ascending ranges that neither overlap nor touch; empty: nothing.
     Ranges(Vec<PortRange>),
 }
+
+impl PortSet {
+    /// No port of no protocol.
+    pub const NOTHING: Self = Self::Ranges(Vec::new());
+
+    /// From ranges in any order, which may overlap. A range that ends before it starts is empty.
+    pub fn from_ranges(ranges: impl IntoIterator<Item = PortRange>) -> Self {
+        let mut ranges: Vec<_> = ranges.into_iter().filter(|r| r.first <= r.last).collect();
+        ranges.sort_unstable();
+        ranges.dedup_by(|next, range| {
+            let joins =
+                next.protocol == range.protocol && next.first <= range.last.saturating_add(1);
+            if joins {
+                range.last = range.last.max(next.last);
+            }
+            joins
+        });
+        Self::Ranges(ranges)
+    }
+
+    /// What is in either.
+    pub fn union(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Everything, _) | (_, Self::Everything) => Self::Everything,
+            (Self::Ranges(a), Self::Ranges(b)) => Self::from_ranges(a.iter().chain(b).copied()),
+        }
+    }
+
+    /// Whether all of it is in `other`, too.
+    pub fn is_subset(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Everything) => true,
+            (Self::Everything, Self::Ranges(_)) => false,
+            // Ranges of one set do not touch, so one that is covered lies in a single other one.
+            (Self::Ranges(inner), Self::Ranges(outer)) => inner.iter().all(|i| {
+                outer
+                    .iter()
+                    .any(|o| o.protocol == i.protocol && o.first <= i.first && i.last <= o.last)
+            }),
+        }
+    }
+
+    /// Whether traffic of an IP protocol is in it; `port` is `None` for protocols without ports.
+    pub fn contains(&self, protocol: u8, port: Option<u16>) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Ranges(ranges) => port.is_some_and(|port| {
+                ranges.iter().any(|range| {
+                    range.protocol == u32::from(protocol)
+                        && (range.first..=range.last).contains(&port)
+                })
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

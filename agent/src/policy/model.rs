@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, ops::RangeInclusive};
 
-use bulkhead_common::verdict::DenyAction;
+use bulkhead_common::verdict::{DenyAction, Direction};
 
 use super::selector::Selector;
 
@@ -98,6 +98,16 @@ pub struct Policy {
     /// Why the policy was refused. A refused policy isolates its pods in every direction that it
     /// could mean and has no rules: they are closed.
     pub refused: Option<String>,
+}
+
+impl Policy {
+    /// The rules of a direction; `None`: the policy does not isolate its pods in it.
+    pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
+        match direction {
+            Direction::Ingress => self.ingress.as_deref(),
+            Direction::Egress => self.egress.as_deref(),
+        }
+    }
 }
 
 /// Traffic that a policy allows: with any of these peers, on any of these ports.

@@ -1,0 +1,169 @@
+//! Random small clusters, for property tests.
+//!
+//! Names, labels, addresses and ports come from small sets, so that selectors match, addresses
+//! are claimed twice and port ranges overlap often. Ended, host network, remote and
+//! address-less pods, unknown namespaces and policies without any rule all occur.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use bulkhead_common::verdict::DenyAction;
+use proptest::{collection, option, prelude::*, sample};
+
+use super::{
+    builders::{ip, key, namespace},
+    model::{Change, Labels, Namespace, ObjectKey, Peer, Pod, Policy, PortMatch, Protocol, Rule},
+    selector::{Expression, Selector},
+};
+
+const NAMESPACES: [&str; 3] = ["a", "b", "c"];
+const NAMES: [&str; 4] = ["p", "q", "r", "s"];
+const LABEL_KEYS: [&str; 3] = ["x", "y", "z"];
+const LABEL_VALUES: [&str; 3] = ["", "1", "2"];
+const ADDRESSES: [&str; 12] = [
+    "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8",
+    "fd00::1", "fd00::2", "fd00::3", "fd00::4",
+];
+const NODE_ADDRESSES: [&str; 3] = ["10.0.0.8", "10.1.0.1", "fd00:1::1"];
+const OUTSIDE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+const PORTS: [u16; 7] = [0, 1, 79, 80, 81, 443, u16::MAX];
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+/// The name of the node whose pods [`pod`] makes local, more often than not.
+pub const NODE: &str = "here";
+
+/// Every address that can occur in a cluster, and some that no cluster has.
+pub fn every_address() -> BTreeSet<IpAddr> {
+    ADDRESSES.iter().chain(&NODE_ADDRESSES).chain(&OUTSIDE).map(|text| ip(text)).collect()
+}
+
+/// The ports at which port ranges begin and end.
+pub fn every_port() -> BTreeSet<u16> {
+    PORTS.into()
+}
+
+/// One change of a cluster's state; the source is complete, more often than not.
+pub fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        3 => any_namespace().prop_map(Change::NamespaceApplied),
+        1 => namespace_name().prop_map(Change::NamespaceDeleted),
+        9 => pod().prop_map(Change::PodApplied),
+        2 => object_key().prop_map(Change::PodDeleted),
+        9 => policy().prop_map(Change::PolicyApplied),
+        2 => object_key().prop_map(Change::PolicyDeleted),
+        1 => prop::bool::weighted(0.9).prop_map(Change::SourceComplete),
+    ]
+}
+
+/// Changes that make a cluster out of nothing, nearly always a complete one.
+pub fn cluster() -> impl Strategy<Value = Vec<Change>> {
+    let complete = prop::bool::weighted(0.95).prop_map(Change::SourceComplete);
+    (collection::vec(change(), 8..40), complete).prop_map(|(mut changes, complete)| {
+        changes.push(complete);
+        changes
+    })
+}
+
+/// Own addresses of a node; one of them is in the pods' range.
+pub fn node_addresses() -> impl Strategy<Value = BTreeSet<IpAddr>> {
+    sample::subsequence(NODE_ADDRESSES.to_vec(), 0..=NODE_ADDRESSES.len())
+        .prop_map(|addresses| addresses.into_iter().map(ip).collect())
+}
+
+/// A pod: mostly local and live, mostly with an address.
+pub fn pod() -> impl Strategy<Value = Pod> {
+    (
+        object_key(),
+        labels(),
+        sample::subsequence(ADDRESSES.to_vec(), 0..=2),
+        prop_oneof![6 => Just(Some(NODE)), 2 => Just(Some("there")), 1 => Just(None)],
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(key, labels, addresses, node, host_network, ended)| Pod {
+            uid: key.to_string(),
+            key,
+            labels,
+            addresses: addresses.into_iter().map(ip).collect(),
+            node: node.map(str::to_owned),
+            host_network,
+            ended,
+        })
+}
+
+/// A policy of up to three rules a direction.
+pub fn policy() -> impl Strategy<Value = Policy> {
+    let rules = || option::of(collection::vec(rule(), 0..=3));
+    (object_key(), selector(), rules(), rules()).prop_map(|(key, pod_selector, ingress, egress)| {
+        Policy { key, pod_selector, ingress, egress, refused: None }
+    })
+}
+
+/// A rule; each half may be absent.
+pub fn rule() -> impl Strategy<Value = Rule> {
+    let peers = option::weighted(0.8, collection::vec(peer(), 1..=3));
+    let ports = option::weighted(0.7, collection::vec(port_match(), 1..=3));
+    (peers, ports).prop_map(|(peers, ports)| Rule { peers, ports })
+}
+
+/// A peer; rarely one that names nothing.
+pub fn peer() -> impl Strategy<Value = Peer> {
+    let half = || option::weighted(0.6, selector());
+    (half(), half()).prop_map(|(namespaces, pods)| Peer { namespaces, pods })
+}
+
+/// A selector of up to two requirements.
+pub fn selector() -> impl Strategy<Value = Selector> {
+    let values = || collection::vec(label_value(), 1..=2);
+    let requirement = (label_key(), 0_u8..6, values()).prop_map(|(key, kind, values)| {
+        let (operator, values) = match kind {
+            0..=2 => ("In", values),
+            3 => ("NotIn", values),
+            4 => ("Exists", Vec::new()),
+            5.. => ("DoesNotExist", Vec::new()),
+        };
+        Expression { key, operator: operator.to_owned(), values }
+    });
+    prop_oneof![
+        1 => Just(Selector::everything()),
+        3 => collection::vec(requirement, 1..=2)
+            .prop_map(|all| Selector::new([], all).expect("operators fit their values")),
+    ]
+}
+
+fn port_match() -> impl Strategy<Value = PortMatch> {
+    let ends = option::weighted(0.8, (sample::select(&PORTS), sample::select(&PORTS)));
+    (sample::select(&PROTOCOLS), ends).prop_map(|(protocol, ends)| PortMatch {
+        protocol,
+        ports: ends.map(|(one, other)| one.min(other)..=one.max(other)),
+    })
+}
+
+fn any_namespace() -> impl Strategy<Value = Namespace> {
+    let deny_action = option::of(sample::select(&[DenyAction::Drop, DenyAction::Reject]));
+    (namespace_name(), labels(), deny_action).prop_map(|(name, labels, deny_action)| {
+        let mut namespace = namespace(&name, "");
+        namespace.labels.extend(labels);
+        Namespace { deny_action, ..namespace }
+    })
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    collection::btree_map(label_key(), label_value(), 0..=3)
+}
+
+fn object_key() -> impl Strategy<Value = ObjectKey> {
+    (sample::select(&NAMESPACES), sample::select(&NAMES))
+        .prop_map(|(namespace, name)| key(&format!("{namespace}/{name}")))
+}
+
+fn namespace_name() -> impl Strategy<Value = String> {
+    sample::select(&NAMESPACES).prop_map(str::to_owned)
+}
+
+fn label_key() -> impl Strategy<Value = String> {
+    sample::select(&LABEL_KEYS).prop_map(str::to_owned)
+}
+
+fn label_value() -> impl Strategy<Value = String> {
+    sample::select(&LABEL_VALUES).prop_map(str::to_owned)
+}

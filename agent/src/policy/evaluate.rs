@@ -1,0 +1,195 @@
+//! The specification of policy, read slowly.
+//!
+//! Answers one question at a time from the plain objects: every policy, rule and peer is looked at
+//! in turn, nothing is prepared, nothing is shared with the compiler. It is written from the
+//! semantics that NetworkPolicy promises and says which objects made the answer; the compiler is
+//! tested against it. Replies of allowed flows, and packets that policy does not judge
+//! (neighbour discovery, malformed ones), are the data plane's.
+
+use std::net::IpAddr;
+
+use bulkhead_common::verdict::Direction;
+
+use super::{
+    compiled::Closed,
+    index::Index,
+    model::{ObjectKey, Peer, Pod, Policy, PortMatch, Protocol, Rule},
+};
+
+/// The first packet of a flow, seen from the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Towards the pod or away from it.
+    pub direction: Direction,
+    /// The address of the other end.
+    pub peer: IpAddr,
+    /// What it carries.
+    pub traffic: Traffic,
+    /// It came into being on the pod's own node: told by its path, not by its source address.
+    /// Means nothing for egress.
+    pub from_own_node: bool,
+}
+
+/// What a flow carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// A protocol with ports, and the *destination* port.
+    Port(Protocol, u16),
+    /// Any other IP protocol, by its number: ICMP is 1, ICMPv6 is 58.
+    Other(u8),
+}
+
+/// What becomes of a flow, and who says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Evaluation {
+    /// Allowed: between the pod and its own node.
+    OwnNode,
+    /// Allowed: the pod talks to itself.
+    Itself,
+    /// Denied: the pod is closed although no policy says so.
+    Closed(Closed),
+    /// Allowed: no policy isolates the pod in this direction.
+    NotIsolated,
+    /// Allowed by these rules.
+    Allowed(Vec<RuleName>),
+    /// Denied: these policies isolate the pod, and no rule of theirs allows the flow.
+    Denied(Vec<ObjectKey>),
+}
+
+/// A rule, by its place in its policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleName {
+    /// The policy.
+    pub policy: ObjectKey,
+    /// The place in the policy's list of this direction, from zero.
+    pub number: usize,
+}
+
+impl Evaluation {
+    /// Whether the flow may pass.
+    pub fn is_allowed(&self) -> bool {
+        match self {
+            Self::OwnNode | Self::Itself | Self::NotIsolated | Self::Allowed(_) => true,
+            Self::Closed(_) | Self::Denied(_) => false,
+        }
+    }
+}
+
+/// What becomes of a flow of `pod`; `None` if policy of this node does not concern the pod.
+///
+/// The first that applies:
+/// 1. Policy concerns pods of this node that have an address, have not ended and are not the node.
+/// 2. The pod's own node may always reach it, and it may always reach its own node.
+/// 3. A pod always reaches itself.
+/// 4. A pod is closed while the state is not complete, or while another has its address, too.
+/// 5. A pod that no policy selects for this direction is not isolated.
+/// 6. One rule of these policies is enough.
+/// 7. All else is denied.
+pub fn evaluate(index: &Index, pod: &ObjectKey, flow: &Flow) -> Option<Evaluation> {
+    let pod = index.pods().get(pod)?;
+    let is_local = match index.node() {
+        Some(node) => pod.node.as_deref() == Some(node),
+        None => true,
+    };
+    if !is_local || !is_live(pod) || pod.addresses.is_empty() {
+        return None; // 1
+    }
+    let is_own_node = match flow.direction {
+        Direction::Ingress => flow.from_own_node,
+        Direction::Egress => index.node_addresses().contains(&flow.peer),
+    };
+    if is_own_node {
+        return Some(Evaluation::OwnNode); // 2
+    }
+    if pod.addresses.contains(&flow.peer) {
+        return Some(Evaluation::Itself); // 3
+    }
+    if !index.is_complete() {
+        return Some(Evaluation::Closed(Closed::SourceIncomplete)); // 4
+    }
+    if pod.addresses.iter().any(|address| only_pod_at(index, *address) != Some(pod)) {
+        return Some(Evaluation::Closed(Closed::AddressConflict)); // 4
+    }
+    let isolating: Vec<_> = index
+        .policies()
+        .values()
+        .filter(|policy| {
+            policy.key.namespace == pod.key.namespace
+                && policy.pod_selector.matches(&pod.labels)
+                && policy.rules(flow.direction).is_some()
+        })
+        .collect();
+    if isolating.is_empty() {
+        return Some(Evaluation::NotIsolated); // 5
+    }
+    let mut allowing = Vec::new();
+    for policy in &isolating {
+        for (number, rule) in policy.rules(flow.direction).into_iter().flatten().enumerate() {
+            if rule_allows(index, policy, rule, flow) {
+                allowing.push(RuleName { policy: policy.key.clone(), number });
+            }
+        }
+    }
+    if !allowing.is_empty() {
+        return Some(Evaluation::Allowed(allowing)); // 6
+    }
+    Some(Evaluation::Denied(isolating.iter().map(|policy| policy.key.clone()).collect())) // 7
+}
+
+fn rule_allows(index: &Index, policy: &Policy, rule: &Rule, flow: &Flow) -> bool {
+    let peer_is_named = match &rule.peers {
+        None => true,
+        Some(peers) => peers.iter().any(|peer| peer_matches(index, policy, peer, flow.peer)),
+    };
+    let port_is_named = match &rule.ports {
+        None => true,
+        Some(ports) => ports.iter().any(|port| port_matches(port, flow.traffic)),
+    };
+    peer_is_named && port_is_named
+}
+
+fn peer_matches(index: &Index, policy: &Policy, peer: &Peer, address: IpAddr) -> bool {
+    let Some(pod) = only_pod_at(index, address) else { return false };
+    if peer.namespaces.is_none() && peer.pods.is_none() {
+        return false;
+    }
+    let namespace_matches = match &peer.namespaces {
+        None => pod.key.namespace == policy.key.namespace,
+        Some(selector) => selector.matches(&index.namespace_labels(&pod.key.namespace)),
+    };
+    let pod_matches = match &peer.pods {
+        None => true,
+        Some(selector) => selector.matches(&pod.labels),
+    };
+    namespace_matches && pod_matches
+}
+
+fn port_matches(port: &PortMatch, traffic: Traffic) -> bool {
+    match traffic {
+        Traffic::Other(_) => false,
+        Traffic::Port(protocol, number) => {
+            protocol == port.protocol
+                && port.ports.as_ref().is_none_or(|range| range.contains(&number))
+        }
+    }
+}
+
+/// The pod that an address says for sure: the only live one that has it, unless the node does.
+fn only_pod_at(index: &Index, address: IpAddr) -> Option<&Pod> {
+    if index.node_addresses().contains(&address) {
+        return None;
+    }
+    let mut pods =
+        index.pods().values().filter(|pod| is_live(pod) && pod.addresses.contains(&address));
+    match (pods.next(), pods.next()) {
+        (Some(pod), None) => Some(pod),
+        (_, _) => None,
+    }
+}
+
+fn is_live(pod: &Pod) -> bool {
+    !pod.ended && !pod.host_network
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! The compiler against the specification, over random clusters.
+
+use std::collections::BTreeMap;
+
+use bulkhead_common::{
+    key::RuleKey,
+    value::{IDENTITY_NODE, IDENTITY_NONE},
+    verdict::{DenyAction, Direction},
+};
+use proptest::prelude::*;
+
+use super::{
+    arbitrary::{NODE, change, cluster, every_address, every_port, node_addresses},
+    compile::Compiler,
+    compiled::Compiled,
+    evaluate::{Flow, Traffic, evaluate},
+    index::Index,
+    model::{Change, ObjectKey, Protocol},
+};
+
+/// Whether the first packet of a flow passes, by what the kernel's maps would hold.
+fn verdict(compiled: &Compiled, pod: &ObjectKey, flow: &Flow) -> bool {
+    let endpoint = &compiled.endpoints[pod];
+    let (side, is_own_node) = match flow.direction {
+        Direction::Ingress => (&endpoint.ingress, flow.from_own_node),
+        Direction::Egress => {
+            (&endpoint.egress, compiled.peers.get(&flow.peer) == Some(&IDENTITY_NODE))
+        }
+    };
+    if is_own_node || endpoint.addresses.contains(&flow.peer) {
+        return true;
+    }
+    let Some(side) = side else { return true };
+    let (protocol, port) = match flow.traffic {
+        Traffic::Port(protocol, port) => (protocol.number(), Some(port)),
+        Traffic::Other(protocol) => (protocol, None),
+    };
+    let identity = compiled.peers.get(&flow.peer).copied().unwrap_or(IDENTITY_NONE);
+    let key = RuleKey { policy_set: side.policy_set, identity };
+    side.any_peer.contains(protocol, port)
+        || compiled.rules.get(&key).is_some_and(|ports| ports.contains(protocol, port))
+}
+
+fn index_of(changes: &[Change], node: Option<&str>) -> Index {
+    let mut index = Index::new(node.map(str::to_owned));
+    for change in changes {
+        index.apply(change.clone());
+    }
+    index
+}
+
+fn every_flow() -> Vec<Flow> {
+    let ports = every_port();
+    let of_protocol = |protocol| ports.iter().map(move |port| Traffic::Port(protocol, *port));
+    let traffic: Vec<_> = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+        .into_iter()
+        .flat_map(of_protocol)
+        .chain([Traffic::Other(1), Traffic::Other(58)])
+        .collect();
+    let mut flows = Vec::new();
+    for peer in every_address() {
+        for direction in Direction::ALL {
+            for traffic in &traffic {
+                flows.push(Flow { direction, peer, traffic: *traffic, from_own_node: false });
+            }
+        }
+        let (direction, traffic) = (Direction::Ingress, Traffic::Other(1));
+        flows.push(Flow { direction, peer, traffic, from_own_node: true });
+    }
+    flows
+}
+
+fn assert_compiled_is_as_evaluated(index: &Index, compiled: &Compiled, flows: &[Flow]) {
+    for pod in index.pods().keys() {
+        for flow in flows {
+            let Some(evaluation) = evaluate(index, pod, flow) else {
+                assert!(!compiled.endpoints.contains_key(pod), "{pod} is no endpoint");
+                break;
+            };
+            assert_eq!(
+                verdict(compiled, pod, flow),
+                evaluation.is_allowed(),
+                "{pod}, {flow:?}: {evaluation:?}, but compiled to {compiled:#?}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn what_is_compiled_allows_what_the_specification_allows(
+        changes in cluster(),
+        node_addresses in node_addresses(),
+        node in prop::option::weighted(0.8, Just(NODE)),
+    ) {
+        let mut index = index_of(&changes, node);
+        index.set_node_addresses(node_addresses);
+        let compiled = Compiler::new(DenyAction::Drop).compile(&index);
+        assert_compiled_is_as_evaluated(&index, &compiled, &every_flow());
+    }
+
+    #[test]
+    fn the_order_of_changes_to_different_objects_leaves_no_trace(
+        changes in cluster(),
+        seed in any::<u64>(),
+    ) {
+        let index = index_of(&changes, Some(NODE));
+        let mut objects = objects_of(&index);
+        shuffle(&mut objects, seed);
+        let shuffled = index_of(&objects, Some(NODE));
+        prop_assert_eq!(&shuffled, &index);
+        let [one, other] =
+            [index, shuffled].map(|index| Compiler::new(DenyAction::Drop).compile(&index));
+        prop_assert_eq!(one, other);
+    }
+
+    #[test]
+    fn a_change_that_changes_nothing_says_so_and_does_nothing(changes in cluster()) {
+        let mut index = index_of(&changes, Some(NODE));
+        for change in objects_of(&index) {
+            prop_assert!(!index.apply(change));
+        }
+        for change in &changes {
+            let before = index.clone();
+            let changed = index.apply(change.clone());
+            prop_assert_eq!(changed, index != before);
+            prop_assert!(!index.apply(change.clone()));
+        }
+    }
+
+    #[test]
+    fn numbers_mean_the_same_in_every_state_that_one_compiler_sees(
+        changes in cluster(),
+        more in prop::collection::vec(change(), 1..12),
+    ) {
+        let mut index = index_of(&changes, Some(NODE));
+        let mut compiler = Compiler::new(DenyAction::Drop);
+        let (mut any_peer, mut rules) = (BTreeMap::new(), BTreeMap::new());
+        for change in more {
+            index.apply(change);
+            let compiled = compiler.compile(&index);
+            let sides: Vec<_> =
+                compiled.endpoints.values().flat_map(|e| e.ingress.iter().chain(&e.egress)).collect();
+            for side in &sides {
+                let first = any_peer.entry(side.policy_set).or_insert_with(|| side.any_peer.clone());
+                prop_assert_eq!(&side.any_peer, first);
+            }
+            for side in &sides {
+                for identity in compiled.peers.values() {
+                    let key = RuleKey { policy_set: side.policy_set, identity: *identity };
+                    let ports = compiled.rules.get(&key).cloned();
+                    let first = rules.entry(key).or_insert_with(|| ports.clone());
+                    prop_assert_eq!(&ports, first);
+                }
+            }
+        }
+    }
+}
+
+/// The changes that make a state out of nothing, each object once.
+fn objects_of(index: &Index) -> Vec<Change> {
+    let namespaces = index.namespaces().values().cloned().map(Change::NamespaceApplied);
+    let pods = index.pods().values().cloned().map(Change::PodApplied);
+    let policies = index.policies().values().cloned().map(Change::PolicyApplied);
+    let complete = Change::SourceComplete(index.is_complete());
+    namespaces.chain(pods).chain(policies).chain([complete]).collect()
+}
+
+/// Fisher-Yates, by a linear congruential generator.
+fn shuffle<T>(items: &mut [T], mut seed: u64) {
+    for last in (1..items.len()).rev() {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        items.swap(last, (seed >> 33) as usize % (last + 1));
+    }
+}
