@@ -27,7 +27,19 @@ impl<'a> Frame<'a> {
             // Said again by every read that needs the bytes.
             let _pulled: Result<(), _> = ctx.pull_data(wanted as u32);
         }
+        Self::again(ctx)
+    }
+
+    /// The frame once more, after [`Frame::new`].
+    #[inline(always)]
+    pub(crate) fn again(ctx: &'a TcContext) -> Self {
         Self { ctx, start: ctx.data(), end: ctx.data_end() }
+    }
+
+    /// The program's context.
+    #[inline(always)]
+    pub(crate) const fn context(&self) -> &'a TcContext {
+        self.ctx
     }
 
     /// What the kernel knows of the packet beside its bytes.

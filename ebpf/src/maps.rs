@@ -3,13 +3,14 @@
 
 use aya_ebpf::{
     bindings::BPF_ANY,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use bulkhead_common::{
     abi,
     decide::Maps,
+    event::Event,
     key::{Address, FlowKey, Ipv4, Ipv6, RuleKey},
     value::{Counter, Endpoint, Flow, Peer, PortRange, PortSet},
     verdict::{Direction, Verdict},
@@ -33,6 +34,12 @@ static FLOWS_V4: LruHashMap<FlowKey<4>, Flow, { abi::FLOWS as usize }> = LruHash
 static FLOWS_V6: LruHashMap<FlowKey<16>, Flow, { abi::FLOWS as usize }> = LruHashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<Counter, { abi::COUNTERS as usize }> = PerCpuArray::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, { abi::EVENTS_BYTES as usize }> = RingBuf::new();
+#[btf_map]
+static EVENT_BUDGETS: PerCpuArray<u32, { abi::ENDPOINTS as usize + 1 }> = PerCpuArray::new();
+#[btf_map]
+static EVENTS_SUPPRESSED: PerCpuArray<u64, { abi::ENDPOINTS as usize + 1 }> = PerCpuArray::new();
 
 /// The endpoint of a host-side interface.
 #[inline(always)]
@@ -52,6 +59,40 @@ pub(crate) fn count(block: u32, direction: Direction, verdict: Verdict, bytes: u
             (*counter).bytes += bytes;
         }
     }
+}
+
+/// Takes one event out of a block's budget, which the agent fills up from time to time.
+///
+/// So that neither a flood of drops nor the agent's absence costs more than a counter.
+#[inline(always)]
+pub(crate) fn take_event_budget(block: u32) -> bool {
+    let Some(budget) = EVENT_BUDGETS.get_ptr_mut(block) else {
+        return false;
+    };
+    // SAFETY: this CPU's own slot. Where the agent fills it up meanwhile, one event more or less
+    // is written.
+    unsafe {
+        let left = *budget;
+        if left > 0 {
+            *budget = left - 1;
+        }
+        left > 0
+    }
+}
+
+/// Counts an event that was not written.
+#[inline(always)]
+pub(crate) fn suppress_event(block: u32) {
+    if let Some(suppressed) = EVENTS_SUPPRESSED.get_ptr_mut(block) {
+        // SAFETY: this CPU's own slot, and a program is not interrupted by itself on one CPU.
+        unsafe { *suppressed += 1 };
+    }
+}
+
+/// Writes an event; whether there was room for it.
+#[inline(always)]
+pub(crate) fn write_event(event: &Event) -> bool {
+    EVENTS.output(event, 0).is_ok()
 }
 
 /// The maps as `decide` asks for them.

@@ -8,12 +8,12 @@ use aya_ebpf::{
 use bulkhead_common::{
     abi,
     decide::{self, Hook},
-    value::{Endpoint, flags},
     verdict::{Direction, DropReason, Verdict},
 };
 
 use crate::{
     context::Frame,
+    events,
     maps::{self, Tables},
 };
 
@@ -43,12 +43,9 @@ fn judge(ctx: &TcContext, direction: Direction) -> i32 {
     match verdict {
         // Other programs at this hook still run.
         Verdict::Allow(_) => TC_ACT_UNSPEC,
-        Verdict::Deny(reason) => deny(&hook, endpoint, reason, &frame),
+        Verdict::Deny(reason) => {
+            events::report(&hook, endpoint, reason, &frame);
+            TC_ACT_SHOT
+        }
     }
-}
-
-#[inline(always)]
-fn deny(_hook: &Hook, endpoint: &Endpoint, _reason: DropReason, _frame: &Frame<'_>) -> i32 {
-    if endpoint.flags & flags::REJECT != 0 {}
-    TC_ACT_SHOT
 }
