@@ -1,3 +1,4 @@
 //! Bulkhead: network segmentation for Kubernetes.
 
+pub mod metrics;
 pub mod policy;
