@@ -1,4 +1,6 @@
 //! Bulkhead: network segmentation for Kubernetes.
 
+pub mod health;
+pub mod http;
 pub mod metrics;
 pub mod policy;
