@@ -1,5 +1,6 @@
 //! Bulkhead: network segmentation for Kubernetes.
 
+pub mod drops;
 pub mod health;
 pub mod http;
 pub mod metrics;
