@@ -168,7 +168,7 @@ fn is_icmp(protocol: u8) -> bool {
 fn closed(side: &SidePolicy) -> Option<&'static str> {
     Some(match side.closed? {
         Closed::SourceIncomplete => "the source of policies has not named everything it holds",
-        Closed::AddressConflict => "another pod claims one of its addresses",
+        Closed::AddressConflict => "another pod, or the node, has one of its addresses",
     })
 }
 

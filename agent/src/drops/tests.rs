@@ -168,7 +168,9 @@ fn a_pod_that_no_policy_closed_says_what_did() {
     side.closed = Some(Closed::AddressConflict);
     let line = describe(&event(), &node).to_string();
     assert!(
-        line.ends_with("74 bytes; closed because another pod claims one of its addresses"),
+        line.ends_with(
+            "74 bytes; closed because another pod, or the node, has one of its addresses"
+        ),
         "{line}"
     );
 }
