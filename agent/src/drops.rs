@@ -1,6 +1,6 @@
 //! Dropped packets in people's words: from the kernel's records to log lines.
 //!
-//! Owns the words ([`describe`]), how many lines a pod may fill ([`limit`]) and the line itself
+//! Owns the words ([`describe()`]), how many lines a pod may fill ([`limit`]) and the line itself
 //! ([`DropLog`]). Does not read the ring buffer, and counts no packets: the kernel does. Invariant:
 //! a record is logged, or counted as not logged and mentioned with the pod's next line.
 
