@@ -5,4 +5,6 @@ pub mod drops;
 pub mod health;
 pub mod http;
 pub mod metrics;
+pub mod lab;
+pub mod links;
 pub mod policy;

@@ -75,17 +75,15 @@ where
     if hook.vlan_tagged {
         return unreadable(hook, endpoint, VlanTagged); // 2
     }
-    let decided = match packet::network(frame) {
-        Ok(Network::Arp) => return Verdict::Allow(NeighbourDiscovery), // 3
-        Ok(Network::Ipv4) => packet::parse_ipv4(frame)
-            .map(|packet| decide_ip(hook, endpoint, &endpoint.ipv4, &packet, maps)),
-        Ok(Network::Ipv6) => packet::parse_ipv6(frame)
-            .map(|packet| decide_ip(hook, endpoint, &endpoint.ipv6, &packet, maps)),
-        Err(reason) => Err(reason),
-    };
-    match decided {
-        Ok(verdict) => verdict,
+    match packet::network(frame) {
         Err(reason) => unreadable(hook, endpoint, reason), // 2
+        Ok(Network::Arp) => Verdict::Allow(NeighbourDiscovery), // 3
+        Ok(Network::Ipv4) => {
+            decide_ip(hook, endpoint, &endpoint.ipv4, &packet::parse_ipv4(frame), maps)
+        }
+        Ok(Network::Ipv6) => {
+            decide_ip(hook, endpoint, &endpoint.ipv6, &packet::parse_ipv6(frame), maps)
+        }
     }
 }
 
@@ -106,9 +104,10 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     packet: &Packet<N>,
     maps: &M,
 ) -> Verdict {
-    let neighbour_discovery =
-        matches!(packet.transport, Ok(Transport { role: Role::NeighbourDiscovery, .. }));
-    if neighbour_discovery {
+    if let Some(reason) = packet.unaddressed {
+        return unreadable(hook, endpoint, reason); // 2
+    }
+    if matches!(packet.transport.role, Role::NeighbourDiscovery) {
         return Verdict::Allow(NeighbourDiscovery); // 3
     }
     let (local, remote) = match hook.direction {
@@ -122,14 +121,13 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     {
         return Verdict::Deny(SpoofedSource); // 4
     }
-    let transport = match packet.transport {
-        Ok(transport) => transport,
-        Err(reason) => return unreadable(hook, endpoint, reason), // 2
-    };
+    if let Some(reason) = packet.transport.problem {
+        return unreadable(hook, endpoint, reason); // 2
+    }
     if !own.is_zero() && local == own && remote == own {
         return Verdict::Allow(Itself); // 5
     }
-    let asked = Asked { endpoint, remote, protocol: packet.protocol, transport: &transport };
+    let asked = Asked { endpoint, remote, protocol: packet.protocol, transport: &packet.transport };
     by_policy(hook, &asked, maps)
 }
 

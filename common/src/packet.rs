@@ -100,6 +100,8 @@ pub const ETHERNET_LEN: usize = 14;
 ///
 /// Transport headers that start later are [`DropReason::TooManyExtensionHeaders`].
 pub const HEADERS_LEN: usize = 256;
+/// Where the last extension header can start that is followed.
+const LAST_EXTENSION_HEADER: usize = HEADERS_LEN - size_of::<ExtensionHeader>();
 /// IPv6 extension headers that are followed in one packet.
 pub const EXTENSION_HEADERS: usize = 6;
 
@@ -137,8 +139,13 @@ pub enum Network {
 }
 
 /// An IP packet.
+///
+/// Flat, and every field always has a value: the verifier does not follow values that are only
+/// partly there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<const N: usize> {
+    /// Why not even addresses can be told; every other field is zero then.
+    pub unaddressed: Option<DropReason>,
     /// Source address.
     pub source: Address<N>,
     /// Destination address.
@@ -149,8 +156,32 @@ pub struct Packet<const N: usize> {
     pub transport_offset: usize,
     /// Length of the packet from there on, by the IP header.
     pub transport_len: usize,
-    /// What stands in the transport header, or why nothing can be said of it.
-    pub transport: Result<Transport, DropReason>,
+    /// What stands in the transport header.
+    pub transport: Transport,
+}
+
+impl<const N: usize> Packet<N> {
+    #[inline(always)]
+    const fn unaddressed(reason: DropReason) -> Self {
+        Self {
+            unaddressed: Some(reason),
+            source: Address::ZERO,
+            destination: Address::ZERO,
+            protocol: 0,
+            transport_offset: 0,
+            transport_len: 0,
+            transport: Transport::unreadable(reason),
+        }
+    }
+
+    /// Why an isolated pod's packet is dropped without a look at the rules, if it is.
+    #[inline(always)]
+    pub const fn problem(&self) -> Option<DropReason> {
+        match self.unaddressed {
+            Some(reason) => Some(reason),
+            None => self.transport.problem,
+        }
+    }
 }
 
 /// What `frame` carries.
@@ -171,17 +202,15 @@ pub fn network<B: Bytes>(frame: &B) -> Result<Network, DropReason> {
 }
 
 /// Reads the headers of an IPv4 packet.
-///
-/// # Errors
-///
-/// The reason for which an isolated pod's packet is dropped, where not even addresses can be told.
 #[inline(always)]
-pub fn parse_ipv4<B: Bytes>(frame: &B) -> Result<Packet<4>, DropReason> {
-    let header: Ipv4Header = frame.read(ETHERNET_LEN).ok_or(DropReason::Truncated)?;
+pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {
+    let Some(header) = frame.read::<Ipv4Header>(ETHERNET_LEN) else {
+        return Packet::unaddressed(DropReason::Truncated);
+    };
     let [version_ihl] = header.version_ihl;
     let header_len = usize::from(version_ihl & 0x0f) * 4;
     if version_ihl >> 4 != 4 || header_len < size_of::<Ipv4Header>() {
-        return Err(DropReason::Malformed);
+        return Packet::unaddressed(DropReason::Malformed);
     }
     let available = frame.len().saturating_sub(ETHERNET_LEN);
     let total_len = match u16::from_be_bytes(header.total_length) {
@@ -190,132 +219,136 @@ pub fn parse_ipv4<B: Bytes>(frame: &B) -> Result<Packet<4>, DropReason> {
         length => usize::from(length),
     };
     if total_len < header_len {
-        return Err(DropReason::Malformed);
+        return Packet::unaddressed(DropReason::Malformed);
     }
     if total_len > available {
-        return Err(DropReason::Truncated);
+        return Packet::unaddressed(DropReason::Truncated);
     }
     let [protocol] = header.protocol;
     let transport_offset = ETHERNET_LEN + header_len;
     let transport_len = total_len - header_len;
-    let transport = if u16::from_be_bytes(header.flags_offset) & 0x1fff != 0 {
-        Err(DropReason::FragmentWithoutFirst)
+    let transport = if u16::from_be_bytes(header.flags_offset) & 0x1fff == 0 {
+        Transport::read(frame, protocol, transport_offset, transport_len)
     } else {
-        transport::parse(frame, protocol, transport_offset, transport_len)
+        Transport::unreadable(DropReason::FragmentWithoutFirst)
     };
-    Ok(Packet {
+    Packet {
+        unaddressed: None,
         source: header.source,
         destination: header.destination,
         protocol,
         transport_offset,
         transport_len,
         transport,
-    })
+    }
 }
 
 /// Reads the headers of an IPv6 packet.
-///
-/// # Errors
-///
-/// As for [`parse_ipv4`].
 #[inline(always)]
-pub fn parse_ipv6<B: Bytes>(frame: &B) -> Result<Packet<16>, DropReason> {
-    let header: Ipv6Header = frame.read(ETHERNET_LEN).ok_or(DropReason::Truncated)?;
+pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
+    let Some(header) = frame.read::<Ipv6Header>(ETHERNET_LEN) else {
+        return Packet::unaddressed(DropReason::Truncated);
+    };
     let [version, ..] = header.version_class_flow;
     if version >> 4 != 6 {
-        return Err(DropReason::Malformed);
+        return Packet::unaddressed(DropReason::Malformed);
     }
-    let first_offset = ETHERNET_LEN + size_of::<Ipv6Header>();
-    let available = frame.len().saturating_sub(first_offset);
+    let start = ETHERNET_LEN + size_of::<Ipv6Header>();
+    let available = frame.len().saturating_sub(start);
     let payload_len = match u16::from_be_bytes(header.payload_length) {
         // As for IPv4. Without GSO this is a jumbogram (RFC 2675), whose option is not read.
         0 if available > usize::from(u16::MAX) => available,
         length => usize::from(length),
     };
     if payload_len > available {
-        return Err(DropReason::Truncated);
+        return Packet::unaddressed(DropReason::Truncated);
     }
     let [first] = header.next_header;
     let [hop_limit] = header.hop_limit;
-    let last = last_header(frame, first, payload_len);
-    let (protocol, transport_offset, transport) = match last {
-        Ok((protocol, offset)) => {
-            let len = (first_offset + payload_len).saturating_sub(offset);
-            let transport = match transport::parse(frame, protocol, offset, len) {
-                // RFC 4861: neighbour discovery never crosses a router, so that nobody from
-                // elsewhere can send it.
-                Ok(transport) if transport.role == Role::NeighbourDiscovery && hop_limit != 255 => {
-                    Err(DropReason::Malformed)
-                }
-                other => other,
-            };
-            (protocol, offset, transport)
-        }
-        Err((protocol, reason)) => (protocol, first_offset, Err(reason)),
+    let last = last_header(frame, first, start, start + payload_len);
+    let transport_len = (start + payload_len).saturating_sub(last.offset);
+    let mut transport = match last.problem {
+        None => Transport::read(frame, last.protocol, last.offset, transport_len),
+        Some(reason) => Transport::unreadable(reason),
     };
-    Ok(Packet {
+    // RFC 4861: neighbour discovery never crosses a router, so nobody from elsewhere can send it.
+    if matches!(transport.role, Role::NeighbourDiscovery) && hop_limit != 255 {
+        transport = Transport::unreadable(DropReason::Malformed);
+    }
+    Packet {
+        unaddressed: None,
         source: header.source,
         destination: header.destination,
-        protocol,
-        transport_offset,
-        transport_len: (first_offset + payload_len).saturating_sub(transport_offset),
+        protocol: last.protocol,
+        transport_offset: last.offset,
+        transport_len,
         transport,
-    })
+    }
 }
 
-/// Follows the extension headers; the number and the offset of the first that is none.
-///
-/// An error comes with the number of the header that it was found at.
+/// The end of a chain of extension headers.
+struct Last {
+    /// Number of the header that is there.
+    protocol: u8,
+    /// Where it starts, in bytes from the start of the frame.
+    offset: usize,
+    /// Why it is not the transport header.
+    problem: Option<DropReason>,
+}
+
+/// Follows the extension headers of a packet that ends at `end`.
 #[inline(always)]
-fn last_header<B: Bytes>(
-    frame: &B,
-    first: u8,
-    payload_len: usize,
-) -> Result<(u8, usize), (u8, DropReason)> {
-    let start = ETHERNET_LEN + size_of::<Ipv6Header>();
-    let end = start + payload_len;
-    let mut current = first;
-    let mut offset = start;
+fn last_header<B: Bytes>(frame: &B, first: u8, start: usize, end: usize) -> Last {
+    let mut last = Last { protocol: first, offset: start, problem: None };
     for position in 0..=EXTENSION_HEADERS {
-        match current {
-            protocol::HOP_BY_HOP if position > 0 => return Err((current, DropReason::Malformed)),
+        match last.protocol {
+            protocol::HOP_BY_HOP if position > 0 => {
+                last.problem = Some(DropReason::Malformed);
+                return last;
+            }
             protocol::HOP_BY_HOP
             | protocol::ROUTING
             | protocol::DESTINATION_OPTIONS
             | protocol::FRAGMENT
             | protocol::AH => {}
-            _ => return Ok((current, offset)),
+            _ => return last,
         }
-        if position == EXTENSION_HEADERS || offset > HEADERS_LEN - size_of::<ExtensionHeader>() {
-            break;
+        if position == EXTENSION_HEADERS || last.offset > LAST_EXTENSION_HEADER {
+            last.problem = Some(DropReason::TooManyExtensionHeaders);
+            return last;
         }
-        if offset + size_of::<ExtensionHeader>() > end {
-            return Err((current, DropReason::Truncated));
-        }
-        let header: ExtensionHeader = frame.read(offset).ok_or((current, DropReason::Truncated))?;
-        let [next] = header.next_header;
+        let header = match frame.read::<ExtensionHeader>(last.offset) {
+            Some(header) if last.offset + size_of::<ExtensionHeader>() <= end => header,
+            Some(_) | None => {
+                last.problem = Some(DropReason::Truncated);
+                return last;
+            }
+        };
         let [length] = header.length;
         let length = usize::from(length);
-        offset += match current {
-            protocol::FRAGMENT => {
-                if u16::from_be_bytes(header.third_fourth) & 0xfff8 != 0 {
-                    return Err((next, DropReason::FragmentWithoutFirst));
-                }
-                size_of::<ExtensionHeader>()
-            }
+        let header_len = match last.protocol {
+            protocol::FRAGMENT => size_of::<ExtensionHeader>(),
             // RFC 4302, section 2.2: in words of four bytes, minus two.
             protocol::AH => (length + 2) * 4,
-            protocol::ROUTING if header.third_fourth[0] == 0 => {
-                return Err((current, DropReason::RoutingHeader));
-            }
             _ => (length + 1) * 8,
         };
-        if offset > end {
-            return Err((current, DropReason::Truncated));
+        let [third, _] = header.third_fourth;
+        let later_fragment = u16::from_be_bytes(header.third_fourth) & 0xfff8 != 0;
+        match last.protocol {
+            protocol::ROUTING if third == 0 => last.problem = Some(DropReason::RoutingHeader),
+            protocol::FRAGMENT if later_fragment => {
+                last.problem = Some(DropReason::FragmentWithoutFirst);
+            }
+            _ if last.offset + header_len > end => last.problem = Some(DropReason::Truncated),
+            _ => {}
         }
-        current = next;
+        [last.protocol] = header.next_header;
+        if last.problem.is_some() {
+            return last;
+        }
+        last.offset += header_len;
     }
-    Err((current, DropReason::TooManyExtensionHeaders))
+    last
 }
 
 #[cfg(test)]

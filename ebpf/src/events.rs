@@ -38,33 +38,21 @@ pub(crate) fn report(hook: &Hook, endpoint: &Endpoint, reason: DropReason, frame
     }
 }
 
-// Functions of their own in the kernel, too: a packet that is moved about as one value, of one
-// family or the other, becomes code that the verifier does not follow. They return the family, or
-// zero: the verifier asks for a number in every return.
+// Functions of their own in the kernel, too. They return the family: the verifier asks for a number
+// in every return.
 #[inline(never)]
 fn read_ipv4(ctx: &TcContext, event: &mut Event) -> u8 {
-    match packet::parse_ipv4(&Frame::again(ctx)) {
-        Ok(packet) => {
-            fill(event, &packet);
-            4
-        }
-        Err(_) => 0,
-    }
+    fill(event, &packet::parse_ipv4(&Frame::again(ctx)), 4)
 }
 
 #[inline(never)]
 fn read_ipv6(ctx: &TcContext, event: &mut Event) -> u8 {
-    match packet::parse_ipv6(&Frame::again(ctx)) {
-        Ok(packet) => {
-            fill(event, &packet);
-            6
-        }
-        Err(_) => 0,
-    }
+    fill(event, &packet::parse_ipv6(&Frame::again(ctx)), 6)
 }
 
+/// The family, or zero if there are no addresses to tell.
 #[inline(always)]
-fn fill<const N: usize>(event: &mut Event, packet: &Packet<N>) {
+fn fill<const N: usize>(event: &mut Event, packet: &Packet<N>, family: u8) -> u8 {
     if let Some(source) = event.source.first_chunk_mut::<N>() {
         *source = packet.source.0;
     }
@@ -72,8 +60,7 @@ fn fill<const N: usize>(event: &mut Event, packet: &Packet<N>) {
         *destination = packet.destination.0;
     }
     event.protocol = packet.protocol;
-    if let Ok(transport) = packet.transport {
-        event.source_port = transport.source_port;
-        event.destination_port = transport.destination_port;
-    }
+    event.source_port = packet.transport.source_port;
+    event.destination_port = packet.transport.destination_port;
+    if packet.unaddressed.is_some() { 0 } else { family }
 }

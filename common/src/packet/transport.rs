@@ -46,6 +46,8 @@ pub struct Transport {
     pub destination_port: Port,
     /// What part the packet can play in a flow.
     pub role: Role,
+    /// Why nothing can be said of the header; every other field is empty then.
+    pub problem: Option<DropReason>,
 }
 
 /// What part a packet can play in a flow.
@@ -65,90 +67,99 @@ pub enum Role {
     NeighbourDiscovery,
 }
 
-/// Reads the transport header at `offset`, of a packet that has `len` bytes from there on.
-///
-/// # Errors
-///
-/// The reason for which an isolated pod's packet is dropped.
-#[inline(always)]
-pub(super) fn parse<B: Bytes>(
-    frame: &B,
-    number: u8,
-    offset: usize,
-    len: usize,
-) -> Result<Transport, DropReason> {
-    let least = match number {
-        protocol::TCP => TCP_LEN,
-        protocol::UDP | protocol::ICMP | protocol::ICMPV6 => size_of::<FirstBytes>(),
-        protocol::SCTP => SCTP_LEN,
-        _ => return Ok(alone()),
+impl Transport {
+    const ALONE: Self = Self {
+        source_port: Port([0; 2]),
+        destination_port: Port([0; 2]),
+        role: Role::Alone,
+        problem: None,
     };
-    if len < least {
-        return Err(DropReason::Truncated);
-    }
-    if offset > HEADERS_LEN - TCP_LEN {
-        return Err(DropReason::TooManyExtensionHeaders);
-    }
-    let first: FirstBytes = frame.read(offset).ok_or(DropReason::Truncated)?;
-    let with_ports = |role| Transport {
-        source_port: Port(first.first),
-        destination_port: Port(first.second),
-        role,
-    };
-    match number {
-        protocol::TCP => {
-            let rest: TcpRest = read_after(frame, offset)?;
-            let [data_offset] = rest.data_offset;
-            let header_len = usize::from(data_offset >> 4) * 4;
-            if header_len < TCP_LEN {
-                return Err(DropReason::Malformed);
-            }
-            if header_len > len {
-                return Err(DropReason::Truncated);
-            }
-            let [flags] = rest.flags;
-            let opens = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-            Ok(with_ports(if opens { Role::Opens } else { Role::Continues }))
-        }
-        protocol::UDP => {
-            let length = usize::from(u16::from_be_bytes(first.third));
-            // RFC 2675: zero in a jumbogram, and in a GSO packet over 64 KiB.
-            let jumbo = length == 0 && len > usize::from(u16::MAX);
-            if !jumbo && (length < size_of::<FirstBytes>() || length > len) {
-                return Err(DropReason::Malformed);
-            }
-            Ok(with_ports(Role::Either))
-        }
-        protocol::SCTP => Ok(with_ports(Role::Either)),
-        _ => Ok(icmp(number, &first)),
-    }
-}
 
-#[inline(always)]
-fn read_after<B: Bytes, T: Header>(frame: &B, offset: usize) -> Result<T, DropReason> {
-    frame.read(offset + size_of::<FirstBytes>()).ok_or(DropReason::Truncated)
-}
-
-#[inline(always)]
-fn icmp(number: u8, first: &FirstBytes) -> Transport {
-    let [kind, code] = first.first;
-    let identifier = Port(first.third);
-    let none = Port([0; 2]);
-    match (number, kind, code) {
-        (protocol::ICMP, ICMP_ECHO, 0) | (protocol::ICMPV6, ICMPV6_ECHO, 0) => {
-            Transport { source_port: identifier, destination_port: none, role: Role::Opens }
-        }
-        (protocol::ICMP, ICMP_ECHO_REPLY, 0) | (protocol::ICMPV6, ICMPV6_ECHO_REPLY, 0) => {
-            Transport { source_port: none, destination_port: identifier, role: Role::Answers }
-        }
-        (protocol::ICMPV6, kind, 0) if ICMPV6_NEIGHBOUR_DISCOVERY.contains(&kind) => {
-            Transport { role: Role::NeighbourDiscovery, ..alone() }
-        }
-        _ => alone(),
+    #[inline(always)]
+    pub(super) const fn unreadable(reason: DropReason) -> Self {
+        Self { problem: Some(reason), ..Self::ALONE }
     }
-}
 
-#[inline(always)]
-const fn alone() -> Transport {
-    Transport { source_port: Port([0; 2]), destination_port: Port([0; 2]), role: Role::Alone }
+    /// Reads the transport header at `offset`, of a packet that has `len` bytes from there on.
+    #[inline(always)]
+    pub(super) fn read<B: Bytes>(frame: &B, number: u8, offset: usize, len: usize) -> Self {
+        let least = match number {
+            protocol::TCP => TCP_LEN,
+            protocol::UDP | protocol::ICMP | protocol::ICMPV6 => size_of::<FirstBytes>(),
+            protocol::SCTP => SCTP_LEN,
+            _ => return Self::ALONE,
+        };
+        if len < least {
+            return Self::unreadable(DropReason::Truncated);
+        }
+        if offset > HEADERS_LEN - TCP_LEN {
+            return Self::unreadable(DropReason::TooManyExtensionHeaders);
+        }
+        let Some(first) = frame.read::<FirstBytes>(offset) else {
+            return Self::unreadable(DropReason::Truncated);
+        };
+        match number {
+            protocol::TCP => Self::tcp(frame, &first, offset, len),
+            protocol::UDP => Self::udp(&first, len),
+            protocol::SCTP => Self::with_ports(&first, Role::Either),
+            _ => Self::icmp(number, &first),
+        }
+    }
+
+    #[inline(always)]
+    fn tcp<B: Bytes>(frame: &B, first: &FirstBytes, offset: usize, len: usize) -> Self {
+        let Some(rest) = frame.read::<TcpRest>(offset + size_of::<FirstBytes>()) else {
+            return Self::unreadable(DropReason::Truncated);
+        };
+        let [data_offset] = rest.data_offset;
+        let header_len = usize::from(data_offset >> 4) * 4;
+        if header_len < TCP_LEN {
+            return Self::unreadable(DropReason::Malformed);
+        }
+        if header_len > len {
+            return Self::unreadable(DropReason::Truncated);
+        }
+        let [flags] = rest.flags;
+        let opens = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
+        Self::with_ports(first, if opens { Role::Opens } else { Role::Continues })
+    }
+
+    #[inline(always)]
+    fn udp(first: &FirstBytes, len: usize) -> Self {
+        let length = usize::from(u16::from_be_bytes(first.third));
+        // RFC 2675: zero in a jumbogram, and in a GSO packet over 64 KiB.
+        let jumbo = length == 0 && len > usize::from(u16::MAX);
+        if !jumbo && (length < size_of::<FirstBytes>() || length > len) {
+            return Self::unreadable(DropReason::Malformed);
+        }
+        Self::with_ports(first, Role::Either)
+    }
+
+    #[inline(always)]
+    fn icmp(number: u8, first: &FirstBytes) -> Self {
+        let [kind, code] = first.first;
+        let identifier = Port(first.third);
+        match (number, kind, code) {
+            (protocol::ICMP, ICMP_ECHO, 0) | (protocol::ICMPV6, ICMPV6_ECHO, 0) => {
+                Self { source_port: identifier, role: Role::Opens, ..Self::ALONE }
+            }
+            (protocol::ICMP, ICMP_ECHO_REPLY, 0) | (protocol::ICMPV6, ICMPV6_ECHO_REPLY, 0) => {
+                Self { destination_port: identifier, role: Role::Answers, ..Self::ALONE }
+            }
+            (protocol::ICMPV6, kind, 0) if ICMPV6_NEIGHBOUR_DISCOVERY.contains(&kind) => {
+                Self { role: Role::NeighbourDiscovery, ..Self::ALONE }
+            }
+            _ => Self::ALONE,
+        }
+    }
+
+    #[inline(always)]
+    const fn with_ports(first: &FirstBytes, role: Role) -> Self {
+        Self {
+            source_port: Port(first.first),
+            destination_port: Port(first.second),
+            role,
+            problem: None,
+        }
+    }
 }
