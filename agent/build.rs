@@ -24,7 +24,8 @@ fn main() -> Result<()> {
     }
     println!("cargo::rerun-if-changed=../xtask/src/toolchain.rs");
 
-    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let package = env::var_os("CARGO_MANIFEST_DIR").context("cargo runs this script")?;
+    let package = PathBuf::from(package);
     let workspace = package.parent().context("the agent's package has no parent directory")?;
     let chain = Found::look(workspace).chain().context(
         "nothing here can compile eBPF programs: neither rustup's nightly with rust-src and \
