@@ -55,3 +55,8 @@ pub const COUNTER_BLOCK_UNKNOWN: u32 = 0;
 pub const fn counter_index(block: u32, direction: Direction, verdict: Verdict) -> u32 {
     block * COUNTERS_PER_BLOCK + direction as u32 * COLUMNS + verdict.column()
 }
+
+/// Every index in `COUNTERS` of one block.
+pub const fn counter_block(block: u32) -> core::ops::Range<u32> {
+    block * COUNTERS_PER_BLOCK..(block + 1) * COUNTERS_PER_BLOCK
+}

@@ -1,5 +1,7 @@
 //! The record of one dropped packet, as the programs write it into the ring buffer.
 
+#![expect(unsafe_code, reason = "a record is plain data")]
+
 use crate::key::Port;
 
 /// One dropped packet. Addresses of IPv4 packets fill the first four bytes.
@@ -44,6 +46,13 @@ impl Event {
         family: 0,
         protocol: 0,
     };
+
+    /// From a record of the ring buffer; `None` if it has another size.
+    pub fn from_bytes(record: &[u8]) -> Option<Self> {
+        let record: &[u8; size_of::<Self>()] = record.try_into().ok()?;
+        // SAFETY: plain data of exactly this size, copied without regard to alignment.
+        Some(unsafe { record.as_ptr().cast::<Self>().read_unaligned() })
+    }
 }
 
 const _: () = assert!(size_of::<Event>() == 48);

@@ -1,0 +1,16 @@
+//! From compiled policy to the kernel's maps and programs.
+//!
+//! - [`plan`]: what the maps hold and what they should hold, to an ordered list of [`op::Op`]s;
+//!   pure,
+//! - [`op`]: the operations, and the trait of what executes them,
+//! - [`kernel`]: executes them on the real kernel; the only place that writes maps or attaches
+//!   programs,
+//! - [`counters`]: reads packet counters,
+//! - [`fake`]: executes them in memory, and lets [`bulkhead_common::decide`] run on the result.
+
+pub mod counters;
+pub mod fake;
+pub mod kernel;
+pub mod op;
+pub mod plan;
+mod port_ranges;

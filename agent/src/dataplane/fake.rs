@@ -1,0 +1,91 @@
+//! The maps in memory: operations are executed on them, and verdicts come out of them.
+//!
+//! For what can be shown without a kernel. It attaches nothing.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
+
+use bulkhead_common::{
+    decide::Maps,
+    key::{Address, FlowKey, Ipv4, Ipv6, RuleKey},
+    value::{Endpoint, Flow, Peer, PortRange, PortSet},
+};
+
+use super::op::{Execute, MapAddress, Op};
+
+/// The maps, as plain maps.
+#[derive(Clone, Debug, Default)]
+pub struct FakeKernel {
+    /// By host-side ifindex.
+    pub endpoints: BTreeMap<u32, Endpoint>,
+    /// Interfaces that have the programs attached.
+    pub attached: BTreeSet<u32>,
+    /// The clock, in nanoseconds.
+    pub now_ns: Cell<u64>,
+    /// IPv4 flows.
+    pub flows_v4: RefCell<HashMap<FlowKey<4>, Flow>>,
+    /// IPv6 flows.
+    pub flows_v6: RefCell<HashMap<FlowKey<16>, Flow>>,
+    peers_v4: HashMap<Ipv4, Peer>,
+    peers_v6: HashMap<Ipv6, Peer>,
+    rules: HashMap<RuleKey, PortSet>,
+    port_ranges: HashMap<u32, PortRange>,
+}
+
+impl Execute for FakeKernel {
+    fn execute(&mut self, op: &Op) -> anyhow::Result<()> {
+        match *op {
+            Op::SetPortRange { index, range } => drop(self.port_ranges.insert(index, range)),
+            Op::SetRule { key, ports } => drop(self.rules.insert(key, ports)),
+            Op::SetPeer { address, peer } => match address.into() {
+                MapAddress::V4(address) => drop(self.peers_v4.insert(address, peer)),
+                MapAddress::V6(address) => drop(self.peers_v6.insert(address, peer)),
+            },
+            Op::ClearCounters { .. } => {}
+            Op::SetEndpoint { ifindex, endpoint } => drop(self.endpoints.insert(ifindex, endpoint)),
+            Op::Attach { ifindex } => drop(self.attached.insert(ifindex)),
+            Op::Detach { ifindex } => drop(self.attached.remove(&ifindex)),
+            Op::RemoveEndpoint { ifindex } => drop(self.endpoints.remove(&ifindex)),
+            Op::RemoveRule { key } => drop(self.rules.remove(&key)),
+            Op::RemovePeer { address } => match address.into() {
+                MapAddress::V4(address) => drop(self.peers_v4.remove(&address)),
+                MapAddress::V6(address) => drop(self.peers_v6.remove(&address)),
+            },
+        }
+        Ok(())
+    }
+}
+
+macro_rules! maps {
+    ($n:literal, $peers:ident, $flows:ident) => {
+        impl Maps<$n> for FakeKernel {
+            fn peer(&self, address: &Address<$n>) -> Option<Peer> {
+                self.$peers.get(address).copied()
+            }
+
+            fn rule(&self, key: &RuleKey) -> Option<PortSet> {
+                self.rules.get(key).copied()
+            }
+
+            fn port_range(&self, index: u32) -> Option<PortRange> {
+                self.port_ranges.get(&index).copied()
+            }
+
+            fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {
+                self.$flows.borrow().get(key).copied()
+            }
+
+            fn set_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
+                self.$flows.borrow_mut().insert(*key, *flow);
+            }
+
+            fn now_ns(&self) -> u64 {
+                self.now_ns.get()
+            }
+        }
+    };
+}
+maps!(4, peers_v4, flows_v4);
+maps!(16, peers_v6, flows_v6);

@@ -1,0 +1,237 @@
+//! The real kernel: loads the programs, writes the maps, attaches to interfaces.
+//!
+//! The only place that does any of these. Invariant: an operation that returns an error has left
+//! the interface or the map as it was.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    programs::{SchedClassifier, TcAttachType, tc::SchedClassifierLink},
+};
+use bulkhead_common::{
+    abi::{self, name},
+    event::Event,
+    key::{Ipv4, Ipv6, RuleKey},
+    value::{Counter, Endpoint, Peer, PortRange, PortSet},
+};
+use nix::net::if_::{if_indextoname, if_nametoindex};
+
+use super::{
+    counters::Counters,
+    op::{Execute, MapAddress, Op},
+};
+
+/// The compiled eBPF programs.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-ebpf"));
+
+/// How the programs are loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The programs log every packet through aya-log. Costs a lot; without it, nothing: the
+    /// verifier removes the code.
+    pub debug_log: bool,
+}
+
+/// Programs and maps in the kernel. Dropping it takes the programs off every interface.
+pub struct Kernel {
+    ebpf: Ebpf,
+    endpoints: HashMap<MapData, u32, Endpoint>,
+    peers_v4: HashMap<MapData, Ipv4, Peer>,
+    peers_v6: HashMap<MapData, Ipv6, Peer>,
+    rules: HashMap<MapData, RuleKey, PortSet>,
+    port_ranges: Array<MapData, PortRange>,
+    counters: Arc<Counters>,
+    links: BTreeMap<u32, [SchedClassifierLink; 2]>,
+}
+
+impl Kernel {
+    /// Loads programs and maps; attaches nothing.
+    ///
+    /// # Errors
+    ///
+    /// Lacking privileges, or a kernel that lacks something: what, and what to do about it.
+    pub fn load(options: Options) -> anyhow::Result<Self> {
+        let log_level: u8 = if options.debug_log { aya_log::Level::Debug as u8 } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .override_global(aya_log::LEVEL, &log_level, true)
+            .load(OBJECT)
+            .context(
+                "cannot create the eBPF maps; this needs root, or the capabilities CAP_BPF, \
+                 CAP_NET_ADMIN and CAP_PERFMON, and Linux 5.10 or later",
+            )?;
+        for program in [name::TO_POD, name::FROM_POD] {
+            classifier(&mut ebpf, program)?
+                .load()
+                .with_context(|| format!("the kernel refuses to load the program {program}"))?;
+        }
+        let counters = Counters::new(
+            per_cpu(&mut ebpf, name::COUNTERS)?,
+            per_cpu(&mut ebpf, name::EVENT_BUDGETS)?,
+            per_cpu(&mut ebpf, name::EVENTS_SUPPRESSED)?,
+        );
+        Ok(Self {
+            endpoints: take(&mut ebpf, name::ENDPOINTS)?,
+            peers_v4: take(&mut ebpf, name::PEERS_V4)?,
+            peers_v6: take(&mut ebpf, name::PEERS_V6)?,
+            rules: take(&mut ebpf, name::RULES)?,
+            port_ranges: take(&mut ebpf, name::PORT_RANGES)?,
+            counters: Arc::new(counters),
+            links: BTreeMap::new(),
+            ebpf,
+        })
+    }
+
+    /// The counters, to be read at any time from any thread.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// The ring buffer of [`Event`]s. There is one reader: a second call is an error.
+    ///
+    /// # Errors
+    ///
+    /// It was taken before.
+    pub fn take_events(&mut self) -> anyhow::Result<RingBuf<MapData>> {
+        take(&mut self.ebpf, name::EVENTS)
+    }
+
+    /// A loaded program, to be run on single packets by tests and benchmarks.
+    ///
+    /// # Errors
+    ///
+    /// There is no classifier of that name.
+    pub fn program(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
+        classifier(&mut self.ebpf, name)
+    }
+
+    /// Everything that aya knows of the object, for aya-log.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Both programs, or none.
+    ///
+    /// aya attaches by name, and a name may pass to another interface in the meantime: what was
+    /// attached to a wrong one is taken off again.
+    fn attach(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        let name = if_indextoname(ifindex)
+            .with_context(|| format!("no interface has the index {ifindex} any more"))?;
+        let name = name.to_str().context("an interface name that is not UTF-8")?;
+        let mut attach = |program, hook: TcAttachType| {
+            let program = classifier(&mut self.ebpf, program)?;
+            let link = program.attach(name, hook)?;
+            Ok(program.take_link(link)?)
+        };
+        let links = attach(name::TO_POD, TcAttachType::Egress)
+            .and_then(|to_pod| Ok([to_pod, attach(name::FROM_POD, TcAttachType::Ingress)?]))
+            .map_err(|error: anyhow::Error| error.context(format!("cannot attach to {name}")))?;
+        if if_nametoindex(name).ok() != Some(ifindex) {
+            bail!("the interface {name} was renamed or replaced while programs were attached");
+        }
+        self.links.insert(ifindex, links);
+        Ok(())
+    }
+}
+
+impl Execute for Kernel {
+    fn execute(&mut self, op: &Op) -> anyhow::Result<()> {
+        match *op {
+            Op::SetPortRange { index, range } => {
+                named(name::PORT_RANGES, abi::PORT_RANGES, self.port_ranges.set(index, range, 0))
+            }
+            Op::SetRule { key, ports } => {
+                named(name::RULES, abi::RULES, self.rules.insert(key, ports, 0))
+            }
+            Op::SetPeer { address, peer } => match address.into() {
+                MapAddress::V4(address) => {
+                    named(name::PEERS_V4, abi::PEERS, self.peers_v4.insert(address, peer, 0))
+                }
+                MapAddress::V6(address) => {
+                    named(name::PEERS_V6, abi::PEERS, self.peers_v6.insert(address, peer, 0))
+                }
+            },
+            Op::ClearCounters { block } => self.counters.clear(block),
+            Op::SetEndpoint { ifindex, endpoint } => named(
+                name::ENDPOINTS,
+                abi::ENDPOINTS,
+                self.endpoints.insert(ifindex, endpoint, 0),
+            ),
+            Op::Attach { ifindex } => self.attach(ifindex),
+            Op::Detach { ifindex } => {
+                drop(self.links.remove(&ifindex));
+                Ok(())
+            }
+            Op::RemoveEndpoint { ifindex } => {
+                named(name::ENDPOINTS, abi::ENDPOINTS, absent_is_fine(self.endpoints.remove(&ifindex)))
+            }
+            Op::RemoveRule { key } => {
+                named(name::RULES, abi::RULES, absent_is_fine(self.rules.remove(&key)))
+            }
+            Op::RemovePeer { address } => match address.into() {
+                MapAddress::V4(address) => named(
+                    name::PEERS_V4,
+                    abi::PEERS,
+                    absent_is_fine(self.peers_v4.remove(&address)),
+                ),
+                MapAddress::V6(address) => named(
+                    name::PEERS_V6,
+                    abi::PEERS,
+                    absent_is_fine(self.peers_v6.remove(&address)),
+                ),
+            },
+        }
+    }
+}
+
+/// The next event of a ring buffer, if there is one.
+///
+/// A record of another size is skipped: it can only stem from programs of another version.
+pub fn next_event(events: &mut RingBuf<MapData>) -> Option<Event> {
+    while let Some(record) = events.next() {
+        if let Some(event) = Event::from_bytes(&record) {
+            return Some(event);
+        }
+    }
+    None
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedClassifier> {
+    let program = ebpf.program_mut(name).with_context(|| format!("no program {name} in the object"))?;
+    program.try_into().with_context(|| format!("the program {name} is no classifier"))
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M> {
+    let map = ebpf.take_map(name).with_context(|| format!("no map {name}, or it was taken before"))?;
+    M::try_from(map).with_context(|| format!("the map {name} is not what the agent expects"))
+}
+
+fn per_cpu<V: Pod>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<PerCpuArray<MapData, V>> {
+    take(ebpf, name)
+}
+
+fn named(map: &str, capacity: u32, result: Result<(), MapError>) -> anyhow::Result<()> {
+    result.with_context(|| format!("cannot write the map {map} (capacity {capacity})"))
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// One packet and byte count, for every CPU summed up.
+pub(super) fn sum(values: &[Counter]) -> Counter {
+    values.iter().fold(Counter::default(), |sum, value| Counter {
+        packets: sum.packets.wrapping_add(value.packets),
+        bytes: sum.bytes.wrapping_add(value.bytes),
+    })
+}

@@ -1,0 +1,80 @@
+//! The closed sets of words that stand in labels. Words are part of what users query: a word is
+//! never renamed, and never used for something else.
+
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])+ $variant:ident => $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$doc])+ $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of the source.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The word that stands in the label.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+    };
+}
+
+words! {
+    /// What can be rejected because it is not understood.
+    ObjectKind {
+        /// A manifest file that could not be read or parsed as a whole.
+        File => "File",
+        /// A Namespace.
+        Namespace => "Namespace",
+        /// A Pod.
+        Pod => "Pod",
+        /// A NetworkPolicy.
+        NetworkPolicy => "NetworkPolicy",
+    }
+}
+
+words! {
+    /// How far a pod of this node has come.
+    EndpointState {
+        /// Programs and policy are in place.
+        Attached => "attached",
+        /// Its interface has not been found yet.
+        Pending => "pending",
+        /// Attaching or writing its policy failed; it is tried again.
+        Failed => "failed",
+    }
+}
+
+words! {
+    /// A map of the kernel whose fill is watched.
+    Map {
+        /// Pods of this node, by interface.
+        Endpoints => "endpoints",
+        /// IPv4 addresses that some policy of this node asks about.
+        PeersV4 => "peers_v4",
+        /// IPv6 addresses that some policy of this node asks about.
+        PeersV6 => "peers_v6",
+        /// Pairs of policy set and identity that allow something.
+        Rules => "rules",
+        /// Port ranges of all rules.
+        PortRanges => "port_ranges",
+        /// IPv4 flows whose replies pass.
+        FlowsV4 => "flows_v4",
+        /// IPv6 flows whose replies pass.
+        FlowsV6 => "flows_v6",
+    }
+}
+
+words! {
+    /// What became of the record of a dropped packet. (The packet itself is counted in any case.)
+    DropEventOutcome {
+        /// It stands in the log.
+        Logged => "logged",
+        /// The kernel did not write it: the pod's budget for this second was used up.
+        SuppressedKernel => "suppressed_kernel",
+        /// The agent did not log it: the log's rate limit was reached.
+        SuppressedLog => "suppressed_log",
+        /// The ring buffer between kernel and agent was full.
+        Lost => "lost",
+    }
+}

@@ -1,0 +1,355 @@
+//! Headers of a frame: Ethernet, ARP, IPv4, IPv6 with extension headers, TCP, UDP, SCTP, ICMP.
+//!
+//! Owns what the bytes say, not what becomes of them. Invariant: a port, an ICMP type or an address
+//! is reported only where the receiving host's stack would find it too: header lengths, total
+//! lengths and fragment offsets are honoured, and what contradicts itself is an error, never a
+//! guess.
+
+mod transport;
+
+use crate::{
+    key::{Address, Ipv4, Ipv6},
+    verdict::DropReason,
+};
+
+pub use transport::{Role, Transport};
+
+/// Read access to a frame, from the Ethernet header on.
+pub trait Bytes {
+    /// The `T` at `offset`, or `None` where the frame ends before it does.
+    fn read<T: Header>(&self, offset: usize) -> Option<T>;
+
+    /// Length of the frame in bytes; for a GSO packet, of the whole unsegmented one.
+    fn len(&self) -> usize;
+
+    /// Whether the frame has no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Plain bytes that can be read out of a frame.
+///
+/// # Safety
+///
+/// Every bit pattern of the type's size must be a value of it, its alignment must divide 4 and it
+/// must have no padding.
+#[expect(unsafe_code, reason = "vouches for types that are read from raw bytes")]
+pub unsafe trait Header: Copy {}
+
+macro_rules! header {
+    ($(#[$meta:meta])* $name:ident, $align:literal { $($(#[$field_meta:meta])* $field:ident: $t:ty,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy)]
+        #[repr(C, align($align))]
+        pub(crate) struct $name { $($(#[$field_meta])* pub(crate) $field: $t,)+ }
+
+        // SAFETY: `repr(C)` of byte arrays only; the assertion leaves no room for padding.
+        #[expect(unsafe_code, reason = "a header of byte arrays")]
+        unsafe impl Header for $name {}
+
+        const _: () = assert!(size_of::<$name>() == 0 $(+ size_of::<$t>())+);
+    };
+}
+pub(crate) use header;
+
+header! {
+    /// The ethertype of an Ethernet II header (offset 12).
+    Ethertype, 2 { value: [u8; 2], }
+}
+header! {
+    /// RFC 791, section 3.1, without options.
+    Ipv4Header, 4 {
+        version_ihl: [u8; 1],
+        tos: [u8; 1],
+        total_length: [u8; 2],
+        identification: [u8; 2],
+        flags_offset: [u8; 2],
+        ttl: [u8; 1],
+        protocol: [u8; 1],
+        checksum: [u8; 2],
+        source: Ipv4,
+        destination: Ipv4,
+    }
+}
+header! {
+    /// RFC 8200, section 3.
+    Ipv6Header, 4 {
+        version_class_flow: [u8; 4],
+        payload_length: [u8; 2],
+        next_header: [u8; 1],
+        hop_limit: [u8; 1],
+        source: Ipv6,
+        destination: Ipv6,
+    }
+}
+header! {
+    /// The first eight bytes of an extension header (RFC 8200, section 4).
+    ExtensionHeader, 4 {
+        next_header: [u8; 1],
+        length: [u8; 1],
+        /// Routing: the routing type, then segments left. Fragment: offset and flags.
+        third_fourth: [u8; 2],
+        rest: [u8; 4],
+    }
+}
+
+/// Length of an Ethernet header.
+pub const ETHERNET_LEN: usize = 14;
+/// How many bytes from the start of a frame are ever read: the programs make these linear.
+///
+/// Transport headers that start later are [`DropReason::TooManyExtensionHeaders`].
+pub const HEADERS_LEN: usize = 256;
+/// Where the last extension header can start that is followed.
+const LAST_EXTENSION_HEADER: usize = HEADERS_LEN - size_of::<ExtensionHeader>();
+/// IPv6 extension headers that are followed in one packet.
+pub const EXTENSION_HEADERS: usize = 6;
+
+/// Numbers of IP protocols and IPv6 extension headers (IANA).
+pub mod protocol {
+    #![expect(missing_docs, reason = "the names are the field's own")]
+    pub const HOP_BY_HOP: u8 = 0;
+    pub const ICMP: u8 = 1;
+    pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const ROUTING: u8 = 43;
+    pub const FRAGMENT: u8 = 44;
+    pub const AH: u8 = 51;
+    pub const ICMPV6: u8 = 58;
+    pub const NO_NEXT_HEADER: u8 = 59;
+    pub const DESTINATION_OPTIONS: u8 = 60;
+    pub const SCTP: u8 = 132;
+}
+
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];
+const ETHERTYPE_QINQ: [u8; 2] = [0x88, 0xa8];
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Address resolution, which passes whatever it says.
+    Arp,
+    /// An IPv4 packet: see [`parse_ipv4`].
+    Ipv4,
+    /// An IPv6 packet: see [`parse_ipv6`].
+    Ipv6,
+}
+
+/// An IP packet.
+///
+/// Flat, and every field always has a value: the verifier does not follow values that are only
+/// partly there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<const N: usize> {
+    /// Why not even addresses can be told; every other field is zero then.
+    pub unaddressed: Option<DropReason>,
+    /// Source address.
+    pub source: Address<N>,
+    /// Destination address.
+    pub destination: Address<N>,
+    /// The protocol of the last header that was reached.
+    pub protocol: u8,
+    /// Where that header starts, in bytes from the start of the frame.
+    pub transport_offset: usize,
+    /// Length of the packet from there on, by the IP header.
+    pub transport_len: usize,
+    /// What stands in the transport header.
+    pub transport: Transport,
+}
+
+impl<const N: usize> Packet<N> {
+    #[inline(always)]
+    const fn unaddressed(reason: DropReason) -> Self {
+        Self {
+            unaddressed: Some(reason),
+            source: Address::ZERO,
+            destination: Address::ZERO,
+            protocol: 0,
+            transport_offset: 0,
+            transport_len: 0,
+            transport: Transport::unreadable(reason),
+        }
+    }
+
+    /// Why an isolated pod's packet is dropped without a look at the rules, if it is.
+    #[inline(always)]
+    pub const fn problem(&self) -> Option<DropReason> {
+        match self.unaddressed {
+            Some(reason) => Some(reason),
+            None => self.transport.problem,
+        }
+    }
+}
+
+/// What `frame` carries.
+///
+/// # Errors
+///
+/// The reason for which an isolated pod's packet is dropped.
+#[inline(always)]
+pub fn network<B: Bytes>(frame: &B) -> Result<Network, DropReason> {
+    let ethertype: Ethertype = frame.read(12).ok_or(DropReason::Truncated)?;
+    match ethertype.value {
+        ETHERTYPE_IPV4 => Ok(Network::Ipv4),
+        ETHERTYPE_IPV6 => Ok(Network::Ipv6),
+        ETHERTYPE_ARP => Ok(Network::Arp),
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(DropReason::VlanTagged),
+        _ => Err(DropReason::UnknownEthertype),
+    }
+}
+
+/// Reads the headers of an IPv4 packet.
+#[inline(always)]
+pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {
+    let Some(header) = frame.read::<Ipv4Header>(ETHERNET_LEN) else {
+        return Packet::unaddressed(DropReason::Truncated);
+    };
+    let [version_ihl] = header.version_ihl;
+    let header_len = usize::from(version_ihl & 0x0f) * 4;
+    if version_ihl >> 4 != 4 || header_len < size_of::<Ipv4Header>() {
+        return Packet::unaddressed(DropReason::Malformed);
+    }
+    let available = frame.len().saturating_sub(ETHERNET_LEN);
+    let total_len = match u16::from_be_bytes(header.total_length) {
+        // A GSO packet over 64 KiB ("BIG TCP") has no length that the field could hold.
+        0 if available > usize::from(u16::MAX) => available,
+        length => usize::from(length),
+    };
+    if total_len < header_len {
+        return Packet::unaddressed(DropReason::Malformed);
+    }
+    if total_len > available {
+        return Packet::unaddressed(DropReason::Truncated);
+    }
+    let [protocol] = header.protocol;
+    let transport_offset = ETHERNET_LEN + header_len;
+    let transport_len = total_len - header_len;
+    let transport = if u16::from_be_bytes(header.flags_offset) & 0x1fff == 0 {
+        Transport::read(frame, protocol, transport_offset, transport_len)
+    } else {
+        Transport::unreadable(DropReason::FragmentWithoutFirst)
+    };
+    Packet {
+        unaddressed: None,
+        source: header.source,
+        destination: header.destination,
+        protocol,
+        transport_offset,
+        transport_len,
+        transport,
+    }
+}
+
+/// Reads the headers of an IPv6 packet.
+#[inline(always)]
+pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
+    let Some(header) = frame.read::<Ipv6Header>(ETHERNET_LEN) else {
+        return Packet::unaddressed(DropReason::Truncated);
+    };
+    let [version, ..] = header.version_class_flow;
+    if version >> 4 != 6 {
+        return Packet::unaddressed(DropReason::Malformed);
+    }
+    let start = ETHERNET_LEN + size_of::<Ipv6Header>();
+    let available = frame.len().saturating_sub(start);
+    let payload_len = match u16::from_be_bytes(header.payload_length) {
+        // As for IPv4. Without GSO this is a jumbogram (RFC 2675), whose option is not read.
+        0 if available > usize::from(u16::MAX) => available,
+        length => usize::from(length),
+    };
+    if payload_len > available {
+        return Packet::unaddressed(DropReason::Truncated);
+    }
+    let [first] = header.next_header;
+    let [hop_limit] = header.hop_limit;
+    let last = last_header(frame, first, start, start + payload_len);
+    let transport_len = (start + payload_len).saturating_sub(last.offset);
+    let mut transport = match last.problem {
+        None => Transport::read(frame, last.protocol, last.offset, transport_len),
+        Some(reason) => Transport::unreadable(reason),
+    };
+    // RFC 4861: neighbour discovery never crosses a router, so nobody from elsewhere can send it.
+    if matches!(transport.role, Role::NeighbourDiscovery) && hop_limit != 255 {
+        transport = Transport::unreadable(DropReason::Malformed);
+    }
+    Packet {
+        unaddressed: None,
+        source: header.source,
+        destination: header.destination,
+        protocol: last.protocol,
+        transport_offset: last.offset,
+        transport_len,
+        transport,
+    }
+}
+
+/// The end of a chain of extension headers.
+struct Last {
+    /// Number of the header that is there.
+    protocol: u8,
+    /// Where it starts, in bytes from the start of the frame.
+    offset: usize,
+    /// Why it is not the transport header.
+    problem: Option<DropReason>,
+}
+
+/// Follows the extension headers of a packet that ends at `end`.
+#[inline(always)]
+fn last_header<B: Bytes>(frame: &B, first: u8, start: usize, end: usize) -> Last {
+    let mut last = Last { protocol: first, offset: start, problem: None };
+    for position in 0..=EXTENSION_HEADERS {
+        match last.protocol {
+            protocol::HOP_BY_HOP if position > 0 => {
+                last.problem = Some(DropReason::Malformed);
+                return last;
+            }
+            protocol::HOP_BY_HOP
+            | protocol::ROUTING
+            | protocol::DESTINATION_OPTIONS
+            | protocol::FRAGMENT
+            | protocol::AH => {}
+            _ => return last,
+        }
+        if position == EXTENSION_HEADERS || last.offset > LAST_EXTENSION_HEADER {
+            last.problem = Some(DropReason::TooManyExtensionHeaders);
+            return last;
+        }
+        let header = match frame.read::<ExtensionHeader>(last.offset) {
+            Some(header) if last.offset + size_of::<ExtensionHeader>() <= end => header,
+            Some(_) | None => {
+                last.problem = Some(DropReason::Truncated);
+                return last;
+            }
+        };
+        let [length] = header.length;
+        let length = usize::from(length);
+        let header_len = match last.protocol {
+            protocol::FRAGMENT => size_of::<ExtensionHeader>(),
+            // RFC 4302, section 2.2: in words of four bytes, minus two.
+            protocol::AH => (length + 2) * 4,
+            _ => (length + 1) * 8,
+        };
+        let [third, _] = header.third_fourth;
+        let later_fragment = u16::from_be_bytes(header.third_fourth) & 0xfff8 != 0;
+        match last.protocol {
+            protocol::ROUTING if third == 0 => last.problem = Some(DropReason::RoutingHeader),
+            protocol::FRAGMENT if later_fragment => {
+                last.problem = Some(DropReason::FragmentWithoutFirst);
+            }
+            _ if last.offset + header_len > end => last.problem = Some(DropReason::Truncated),
+            _ => {}
+        }
+        [last.protocol] = header.next_header;
+        if last.problem.is_some() {
+            return last;
+        }
+        last.offset += header_len;
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! Transport headers: ports, and what part a packet can play in a flow.
+
+use super::{Bytes, HEADERS_LEN, Header, header, protocol};
+use crate::{key::Port, verdict::DropReason};
+
+header! {
+    /// The first eight bytes of TCP, UDP, SCTP or ICMP.
+    FirstBytes, 4 {
+        /// TCP, UDP, SCTP: the source port. ICMP: type and code.
+        first: [u8; 2],
+        /// TCP, UDP, SCTP: the destination port. ICMP: the checksum.
+        second: [u8; 2],
+        /// UDP: the length. ICMP echo: the identifier.
+        third: [u8; 2],
+        fourth: [u8; 2],
+    }
+}
+header! {
+    /// RFC 9293, section 3.1, from the acknowledgment number on (offset 8).
+    TcpRest, 4 {
+        acknowledgment: [u8; 4],
+        data_offset: [u8; 1],
+        flags: [u8; 1],
+        window: [u8; 2],
+        checksum: [u8; 2],
+        urgent: [u8; 2],
+    }
+}
+
+const TCP_LEN: usize = size_of::<FirstBytes>() + size_of::<TcpRest>();
+const SCTP_LEN: usize = 12;
+const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
+const ICMP_ECHO_REPLY: u8 = 0;
+const ICMP_ECHO: u8 = 8;
+const ICMPV6_ECHO: u8 = 128;
+const ICMPV6_ECHO_REPLY: u8 = 129;
+const ICMPV6_NEIGHBOUR_DISCOVERY: core::ops::RangeInclusive<u8> = 133..=137;
+
+/// What a transport header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// Source port. ICMP echo request: the identifier. Zero where there is none.
+    pub source_port: Port,
+    /// Destination port. ICMP echo reply: the identifier. Zero where there is none.
+    pub destination_port: Port,
+    /// What part the packet can play in a flow.
+    pub role: Role,
+    /// Why nothing can be said of the header; every other field is empty then.
+    pub problem: Option<DropReason>,
+}
+
+/// What part a packet can play in a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It opens a flow, and is never a reply: TCP SYN, ICMP echo request.
+    Opens,
+    /// It continues a flow in either direction, and does not say who opened it: TCP but for SYN.
+    Continues,
+    /// It opens a flow where there is none, and is a reply where there is one: UDP, SCTP.
+    Either,
+    /// It is a reply and opens nothing: ICMP echo reply.
+    Answers,
+    /// It belongs to no flow: other ICMP, other protocols.
+    Alone,
+    /// ICMPv6 133 to 137 (RFC 4861).
+    NeighbourDiscovery,
+}
+
+impl Transport {
+    const ALONE: Self = Self {
+        source_port: Port([0; 2]),
+        destination_port: Port([0; 2]),
+        role: Role::Alone,
+        problem: None,
+    };
+
+    #[inline(always)]
+    pub(super) const fn unreadable(reason: DropReason) -> Self {
+        Self { problem: Some(reason), ..Self::ALONE }
+    }
+
+    /// Reads the transport header at `offset`, of a packet that has `len` bytes from there on.
+    #[inline(always)]
+    pub(super) fn read<B: Bytes>(frame: &B, number: u8, offset: usize, len: usize) -> Self {
+        let least = match number {
+            protocol::TCP => TCP_LEN,
+            protocol::UDP | protocol::ICMP | protocol::ICMPV6 => size_of::<FirstBytes>(),
+            protocol::SCTP => SCTP_LEN,
+            _ => return Self::ALONE,
+        };
+        if len < least {
+            return Self::unreadable(DropReason::Truncated);
+        }
+        if offset > HEADERS_LEN - TCP_LEN {
+            return Self::unreadable(DropReason::TooManyExtensionHeaders);
+        }
+        let Some(first) = frame.read::<FirstBytes>(offset) else {
+            return Self::unreadable(DropReason::Truncated);
+        };
+        match number {
+            protocol::TCP => Self::tcp(frame, &first, offset, len),
+            protocol::UDP => Self::udp(&first, len),
+            protocol::SCTP => Self::with_ports(&first, Role::Either),
+            _ => Self::icmp(number, &first),
+        }
+    }
+
+    #[inline(always)]
+    fn tcp<B: Bytes>(frame: &B, first: &FirstBytes, offset: usize, len: usize) -> Self {
+        let Some(rest) = frame.read::<TcpRest>(offset + size_of::<FirstBytes>()) else {
+            return Self::unreadable(DropReason::Truncated);
+        };
+        let [data_offset] = rest.data_offset;
+        let header_len = usize::from(data_offset >> 4) * 4;
+        if header_len < TCP_LEN {
+            return Self::unreadable(DropReason::Malformed);
+        }
+        if header_len > len {
+            return Self::unreadable(DropReason::Truncated);
+        }
+        let [flags] = rest.flags;
+        let opens = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
+        Self::with_ports(first, if opens { Role::Opens } else { Role::Continues })
+    }
+
+    #[inline(always)]
+    fn udp(first: &FirstBytes, len: usize) -> Self {
+        let length = usize::from(u16::from_be_bytes(first.third));
+        // RFC 2675: zero in a jumbogram, and in a GSO packet over 64 KiB.
+        let jumbo = length == 0 && len > usize::from(u16::MAX);
+        if !jumbo && (length < size_of::<FirstBytes>() || length > len) {
+            return Self::unreadable(DropReason::Malformed);
+        }
+        Self::with_ports(first, Role::Either)
+    }
+
+    #[inline(always)]
+    fn icmp(number: u8, first: &FirstBytes) -> Self {
+        let [kind, code] = first.first;
+        let identifier = Port(first.third);
+        match (number, kind, code) {
+            (protocol::ICMP, ICMP_ECHO, 0) | (protocol::ICMPV6, ICMPV6_ECHO, 0) => {
+                Self { source_port: identifier, role: Role::Opens, ..Self::ALONE }
+            }
+            (protocol::ICMP, ICMP_ECHO_REPLY, 0) | (protocol::ICMPV6, ICMPV6_ECHO_REPLY, 0) => {
+                Self { destination_port: identifier, role: Role::Answers, ..Self::ALONE }
+            }
+            (protocol::ICMPV6, kind, 0) if ICMPV6_NEIGHBOUR_DISCOVERY.contains(&kind) => {
+                Self { role: Role::NeighbourDiscovery, ..Self::ALONE }
+            }
+            _ => Self::ALONE,
+        }
+    }
+
+    #[inline(always)]
+    const fn with_ports(first: &FirstBytes, role: Role) -> Self {
+        Self {
+            source_port: Port(first.first),
+            destination_port: Port(first.second),
+            role,
+            problem: None,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Access to the packet at a TC hook.
+#![expect(unsafe_code, reason = "reads the packet and its metadata through the kernel's pointers")]
+
+use aya_ebpf::programs::TcContext;
+use bulkhead_common::{
+    decide::Hook,
+    packet::{Bytes, HEADERS_LEN, Header},
+    verdict::Direction,
+};
+
+/// A frame whose first [`HEADERS_LEN`] bytes, as far as it has them, can be read directly.
+pub(crate) struct Frame<'a> {
+    ctx: &'a TcContext,
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// Makes the headers linear where they are not.
+    ///
+    /// Where the kernel has no memory for that, reads past the linear part find the frame too
+    /// short, so that an isolated pod's packet is denied.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a TcContext) -> Self {
+        let wanted = (ctx.len() as usize).min(HEADERS_LEN);
+        if ctx.data() + wanted > ctx.data_end() {
+            // Said again by every read that needs the bytes.
+            let _pulled: Result<(), _> = ctx.pull_data(wanted as u32);
+        }
+        Self::again(ctx)
+    }
+
+    /// The frame once more, after [`Frame::new`].
+    #[inline(always)]
+    pub(crate) fn again(ctx: &'a TcContext) -> Self {
+        Self { ctx, start: ctx.data(), end: ctx.data_end() }
+    }
+
+    /// The program's context.
+    #[inline(always)]
+    pub(crate) const fn context(&self) -> &'a TcContext {
+        self.ctx
+    }
+
+    /// What the kernel knows of the packet beside its bytes.
+    #[inline(always)]
+    pub(crate) fn hook(&self, direction: Direction) -> Hook {
+        let skb = self.ctx.skb.skb;
+        // SAFETY: the context that the kernel passed to the program; the verifier checks each field.
+        let (ifindex, ingress_ifindex, vlan_present) =
+            unsafe { ((*skb).ifindex, (*skb).ingress_ifindex, (*skb).vlan_present) };
+        Hook {
+            direction,
+            ifindex,
+            from_own_node: matches!(direction, Direction::Ingress) && ingress_ifindex == 0,
+            vlan_tagged: vlan_present != 0,
+        }
+    }
+
+    /// Length in bytes, headers included.
+    #[inline(always)]
+    pub(crate) fn wire_len(&self) -> u64 {
+        u64::from(self.ctx.len())
+    }
+}
+
+impl Bytes for Frame<'_> {
+    #[inline(always)]
+    fn read<T: Header>(&self, offset: usize) -> Option<T> {
+        if offset > HEADERS_LEN {
+            return None;
+        }
+        let at = self.start + offset;
+        if at + size_of::<T>() > self.end {
+            return None;
+        }
+        // SAFETY: the comparison above keeps the read inside the packet, which the verifier proves
+        // again; `Header` vouches for every bit pattern; the network header is 4-aligned behind the
+        // Ethernet header (NET_IP_ALIGN, include/linux/skbuff.h), and `Header`s ask for no more.
+        Some(unsafe { *(at as *const T) })
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.ctx.len() as usize
+    }
+}

@@ -1,0 +1,143 @@
+//! The maps, and access to them.
+#![expect(unsafe_code, reason = "map values are read through the kernel's pointers")]
+
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    helpers::bpf_ktime_get_ns,
+    macros::btf_map,
+};
+use bulkhead_common::{
+    abi,
+    decide::Maps,
+    event::Event,
+    key::{Address, FlowKey, Ipv4, Ipv6, RuleKey},
+    value::{Counter, Endpoint, Flow, Peer, PortRange, PortSet},
+    verdict::{Direction, Verdict},
+};
+
+const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
+
+#[btf_map]
+static ENDPOINTS: HashMap<u32, Endpoint, { abi::ENDPOINTS as usize }> = HashMap::new();
+#[btf_map]
+static PEERS_V4: HashMap<Ipv4, Peer, { abi::PEERS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static PEERS_V6: HashMap<Ipv6, Peer, { abi::PEERS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static RULES: HashMap<RuleKey, PortSet, { abi::RULES as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static PORT_RANGES: Array<PortRange, { abi::PORT_RANGES as usize }> = Array::new();
+#[btf_map]
+static FLOWS_V4: LruHashMap<FlowKey<4>, Flow, { abi::FLOWS as usize }> = LruHashMap::new();
+#[btf_map]
+static FLOWS_V6: LruHashMap<FlowKey<16>, Flow, { abi::FLOWS as usize }> = LruHashMap::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<Counter, { abi::COUNTERS as usize }> = PerCpuArray::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, { abi::EVENTS_BYTES as usize }> = RingBuf::new();
+#[btf_map]
+static EVENT_BUDGETS: PerCpuArray<u32, { abi::ENDPOINTS as usize + 1 }> = PerCpuArray::new();
+#[btf_map]
+static EVENTS_SUPPRESSED: PerCpuArray<u64, { abi::ENDPOINTS as usize + 1 }> = PerCpuArray::new();
+
+/// The endpoint of a host-side interface.
+#[inline(always)]
+pub(crate) fn endpoint(ifindex: u32) -> Option<&'static Endpoint> {
+    // SAFETY: programs only read endpoints. A value that the agent replaces meanwhile is not
+    // reused before the programs that may hold it have ended, or holds another whole value.
+    unsafe { ENDPOINTS.get(ifindex) }
+}
+
+/// Counts one packet.
+#[inline(always)]
+pub(crate) fn count(block: u32, direction: Direction, verdict: Verdict, bytes: u64) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(abi::counter_index(block, direction, verdict)) {
+        // SAFETY: this CPU's own slot, and a program is not interrupted by itself on one CPU.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += bytes;
+        }
+    }
+}
+
+/// Takes one event out of a block's budget, which the agent fills up from time to time.
+///
+/// So that neither a flood of drops nor the agent's absence costs more than a counter.
+#[inline(always)]
+pub(crate) fn take_event_budget(block: u32) -> bool {
+    let Some(budget) = EVENT_BUDGETS.get_ptr_mut(block) else {
+        return false;
+    };
+    // SAFETY: this CPU's own slot. Where the agent fills it up meanwhile, one event more or less
+    // is written.
+    unsafe {
+        let left = *budget;
+        if left > 0 {
+            *budget = left - 1;
+        }
+        left > 0
+    }
+}
+
+/// Counts an event that was not written.
+#[inline(always)]
+pub(crate) fn suppress_event(block: u32) {
+    if let Some(suppressed) = EVENTS_SUPPRESSED.get_ptr_mut(block) {
+        // SAFETY: this CPU's own slot, and a program is not interrupted by itself on one CPU.
+        unsafe { *suppressed += 1 };
+    }
+}
+
+/// Writes an event; whether there was room for it.
+#[inline(always)]
+pub(crate) fn write_event(event: &Event) -> bool {
+    EVENTS.output(event, 0).is_ok()
+}
+
+/// The maps as `decide` asks for them.
+pub(crate) struct Tables;
+
+macro_rules! maps {
+    ($n:literal, $peers:ident, $flows:ident) => {
+        impl Maps<$n> for Tables {
+            #[inline(always)]
+            fn peer(&self, address: &Address<$n>) -> Option<Peer> {
+                // SAFETY: copied out at once; programs never write it.
+                unsafe { $peers.get(address).copied() }
+            }
+
+            #[inline(always)]
+            fn rule(&self, key: &RuleKey) -> Option<PortSet> {
+                // SAFETY: copied out at once; programs never write it.
+                unsafe { RULES.get(key).copied() }
+            }
+
+            #[inline(always)]
+            fn port_range(&self, index: u32) -> Option<PortRange> {
+                PORT_RANGES.get(index).copied()
+            }
+
+            #[inline(always)]
+            fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {
+                // SAFETY: copied out at once. Another CPU may replace the flow meanwhile: each of
+                // its fields is still one that was written for this key or a later one.
+                unsafe { $flows.get(key).copied() }
+            }
+
+            #[inline(always)]
+            fn set_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
+                // A flow that finds no room heals with its next packet.
+                let _written: Result<(), i32> = $flows.insert(key, flow, u64::from(BPF_ANY));
+            }
+
+            #[inline(always)]
+            fn now_ns(&self) -> u64 {
+                // SAFETY: reads a clock.
+                unsafe { bpf_ktime_get_ns() }
+            }
+        }
+    };
+}
+maps!(4, PEERS_V4, FLOWS_V4);
+maps!(16, PEERS_V6, FLOWS_V6);
