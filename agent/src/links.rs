@@ -35,11 +35,11 @@ const GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::R
 /// How long notifications are gathered before the state is read: what sets up a pod sends dozens.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// When the state is read without a notification: this finds what none told.
+/// When the state is read without a notification, to find what none told.
 #[derive(Clone, Copy, Debug)]
 pub struct Passes {
-    /// So long after a notification or a change; then after twice that time, and so on: soon where
-    /// something is going on.
+    /// First this long after a notification or a change, then after twice that time, and so on:
+    /// often where something is going on.
     pub first: Duration,
     /// The longest time between two reads.
     pub longest: Duration,
@@ -64,7 +64,7 @@ pub struct LinkState {
 /// A veth whose peer is in another network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Veth {
-    /// Its index in this namespace: never used again while the namespace lives.
+    /// Its index in this namespace: what programs are attached by.
     pub ifindex: u32,
     /// Its name in this namespace: only to be shown.
     pub name: String,
@@ -112,9 +112,9 @@ impl Watch {
     /// the receiver is closed.
     ///
     /// A read that fails as a whole is logged and repeated, and sends nothing: the last state
-    /// stays. But a veth whose peer could not be asked this time is missing from the state, and so
-    /// is an address that is taken away and added again between two reads: what is gone from a
-    /// state may be back in the next.
+    /// stays. But a veth whose peer could not be asked is missing from the state, and so is an
+    /// address that somebody took away to add it again: what is gone from one state may be back in
+    /// the next.
     ///
     /// # Errors
     /// If the notification socket breaks: the state is not watched any more then.

@@ -173,7 +173,7 @@ async fn more_notifications_than_the_socket_holds_do_no_harm() {
     let mut batch = Command::new("ip");
     batch.args(["-n", lab.node().name(), "-batch", "-"]).stdin(Stdio::piped());
     let mut batch = batch.spawn().unwrap();
-    write!(batch.stdin.take().unwrap(), "{flap}address add {last}/32 dev lo\n").unwrap();
+    writeln!(batch.stdin.take().unwrap(), "{flap}address add {last}/32 dev lo").unwrap();
     // Waits in the watch's own thread, so that nothing receives them meanwhile.
     assert!(batch.wait().unwrap().success());
 
