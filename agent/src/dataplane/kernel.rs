@@ -137,6 +137,10 @@ impl Kernel {
 }
 
 impl Execute for Kernel {
+    fn exists(&self, ifindex: u32) -> bool {
+        if_indextoname(ifindex).is_ok()
+    }
+
     fn execute(&mut self, op: &Op) -> anyhow::Result<()> {
         match *op {
             Op::SetPortRange { index, range } => {
