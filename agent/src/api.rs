@@ -94,7 +94,7 @@ pub struct PodIp {
 
 /// `spec` of a networking.k8s.io/v1 NetworkPolicy.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields, expecting = "a mapping")]
 pub struct NetworkPolicySpec {
     /// Which pods of the namespace; absent: all.
     pub pod_selector: Option<LabelSelector>,
@@ -108,7 +108,7 @@ pub struct NetworkPolicySpec {
 
 /// An element of `spec.ingress`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping with `from` and `ports`")]
 pub struct IngressRule {
     /// Who may send.
     pub from: Option<Vec<Peer>>,
@@ -118,7 +118,7 @@ pub struct IngressRule {
 
 /// An element of `spec.egress`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping with `to` and `ports`")]
 pub struct EgressRule {
     /// Who may be sent to.
     pub to: Option<Vec<Peer>>,
@@ -128,7 +128,12 @@ pub struct EgressRule {
 
 /// An element of `from` or `to`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    default,
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with a selector"
+)]
 pub struct Peer {
     /// Which pods.
     pub pod_selector: Option<LabelSelector>,
@@ -140,7 +145,7 @@ pub struct Peer {
 
 /// `ipBlock` of a peer.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping with `cidr`")]
 pub struct IpBlock {
     /// The block.
     pub cidr: String,
@@ -150,7 +155,12 @@ pub struct IpBlock {
 
 /// An element of `ports`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    default,
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with `protocol` and `port`"
+)]
 pub struct Port {
     /// `TCP`, `UDP` or `SCTP`; absent: TCP.
     pub protocol: Option<String>,
@@ -172,7 +182,12 @@ pub enum NumberOrName {
 
 /// A label selector: all of its requirements must hold.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    default,
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with `matchLabels` or `matchExpressions`"
+)]
 pub struct LabelSelector {
     /// Labels that must be there with exactly these values.
     pub match_labels: Option<BTreeMap<String, String>>,
@@ -182,7 +197,7 @@ pub struct LabelSelector {
 
 /// An element of `matchExpressions`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a mapping with `key` and `operator`")]
 pub struct LabelRequirement {
     /// Which label.
     pub key: String,

@@ -22,6 +22,19 @@ const FIELDS: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 /// Fields of `spec`: any other one may be a misspelt one of these.
 const SPEC_FIELDS: [&str; 4] = ["podSelector", "policyTypes", "ingress", "egress"];
 
+/// The fields that hold a list: everything else that has a structure is a mapping.
+const LIST_FIELDS: [&str; 9] = [
+    "policyTypes",
+    "ingress",
+    "egress",
+    "from",
+    "to",
+    "ports",
+    "except",
+    "matchExpressions",
+    "values",
+];
+
 /// Which directions a policy isolates its pods for.
 #[derive(Clone, Copy)]
 struct Directions {
@@ -60,6 +73,7 @@ fn accepted(object: &Value, key: &ObjectKey) -> Result<Policy, Defect> {
         let problem = "the policy has no spec; write one, `spec: {podSelector: {}}` at least";
         return Err(Defect::new(at, problem));
     };
+    no_misplaced_list(&object["spec"], &at, false)?;
 
     let pod_selector = spec.pod_selector.unwrap_or_default();
     let pod_selector = label::selector(&pod_selector, &at.field("podSelector"))?;
@@ -140,6 +154,25 @@ fn refused(object: &Value, key: ObjectKey, defect: &Defect) -> Policy {
         ingress: directions.ingress.then(Vec::new),
         egress: directions.egress.then(Vec::new),
         refused: Some(defect.to_string()),
+    }
+}
+
+/// serde takes a list for a mapping whose fields come without names, so that the rule `[]` would be
+/// one without `from`.
+fn no_misplaced_list(value: &Value, at: &FieldPath, may_be_list: bool) -> Result<(), Defect> {
+    match value {
+        Value::Array(_) if !may_be_list => {
+            let problem = "a list where a mapping or a single value belongs; correct the field";
+            Err(Defect::new(at.clone(), problem))
+        }
+        Value::Array(elements) => elements
+            .iter()
+            .enumerate()
+            .try_for_each(|(i, element)| no_misplaced_list(element, &at.element(i), false)),
+        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
+            no_misplaced_list(value, &at.field(name), LIST_FIELDS.contains(&name.as_str()))
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
     }
 }
 
