@@ -104,18 +104,21 @@ pub fn namespace(object: &Value) -> Result<Converted<Namespace>, Defect> {
 
 /// A v1 Pod.
 ///
-/// An address that can't be read is a defect, and the pod has its other addresses. A pod without
-/// addresses is a pod that no traffic can match yet.
+/// An address that can't be read is a defect, and the pod has its other addresses: they lead to its
+/// interface. A pod for which none is written is a pod that no traffic can match yet.
 ///
 /// # Errors
-/// When name, labels, `spec` or `status` can't be read.
+/// When name, labels, `spec`, `status` or every address can't be read.
 pub fn pod(object: &Value) -> Result<Converted<Pod>, Defect> {
     let api::Pod { metadata, spec, status } = decode(object, &FieldPath::default())?;
     let metadata = metadata.unwrap_or_default();
     let key = object_key(api::Name { name: metadata.name, namespace: metadata.namespace })?;
     let spec = spec.unwrap_or_default();
     let status = status.unwrap_or_default();
-    let (addresses, defects) = pod_addresses(&status);
+    let (addresses, mut defects) = pod_addresses(&status);
+    if addresses.is_empty() && !defects.is_empty() {
+        return Err(defects.remove(0));
+    }
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let pod = Pod {
         key,

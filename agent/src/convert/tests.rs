@@ -467,10 +467,21 @@ fn an_address_that_is_none_is_told_and_the_others_count() {
 
     for address in ["0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1"] {
         let problem = format!(
-            "status.podIP: {address} is not an address that a pod can have; write the pod's own"
+            "status.podIPs[0].ip: {address} is not an address that a pod can have; write the pod's \
+             own"
         );
-        assert_eq!(addresses(json!({"podIP": address})), (vec![], vec![problem]));
+        let status = json!({"podIPs": [{"ip": address}, {"ip": "fd00::1"}]});
+        assert_eq!(addresses(status), (vec!["fd00::1".to_owned()], vec![problem]));
     }
+}
+
+#[test]
+fn a_pod_none_of_whose_addresses_can_be_read_is_an_error() {
+    let object = json!({"metadata": {"name": "db"}, "status": {"podIP": "10.0.0.l0"}});
+    assert_eq!(
+        pod(&object).unwrap_err().to_string(),
+        "status.podIP: `10.0.0.l0` is not an IP address; write one such as 10.0.0.10 or fd00:10::10"
+    );
 }
 
 #[test]
