@@ -44,6 +44,16 @@ pub enum Doubt {
     },
 }
 
+impl Doubt {
+    /// The pod that the interface was, if it was one's.
+    pub const fn pod(&self) -> Option<&ObjectKey> {
+        match self {
+            Self::PodGone(pod) | Self::OtherPod { was: pod, .. } => Some(pod),
+            Self::SeveralPods(_) | Self::PodElsewhere(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = |keys: &BTreeSet<ObjectKey>| {

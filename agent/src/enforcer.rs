@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::IpAddr,
 };
 
@@ -57,6 +58,34 @@ pub struct Problems {
     pub reconcile: Option<String>,
     /// Interfaces that the programs are not attached to, and why.
     pub unattached: BTreeMap<u32, String>,
+}
+
+/// Why a pod is not enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unenforced {
+    /// No interface that leads to its addresses was found.
+    NoInterface,
+    /// The programs cannot be attached, for this reason.
+    Unattached(String),
+}
+
+impl Unenforced {
+    /// Whether something went wrong, rather than just not come yet.
+    pub const fn is_failure(&self) -> bool {
+        match self {
+            Self::NoInterface => false,
+            Self::Unattached(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Unenforced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoInterface => f.write_str("no interface of this node leads to its addresses"),
+            Self::Unattached(why) => f.write_str(why),
+        }
+    }
 }
 
 impl<K: Execute> Enforcer<K> {
@@ -133,18 +162,18 @@ impl<K: Execute> Enforcer<K> {
     }
 
     /// Known pods of this node that are not enforced, and why.
-    pub fn unenforced(&self) -> BTreeMap<ObjectKey, String> {
+    pub fn unenforced(&self) -> BTreeMap<ObjectKey, Unenforced> {
         let mut found = BTreeSet::new();
         let mut unenforced = BTreeMap::new();
         for (ifindex, binding) in self.bindings.iter() {
             let Binding::Pod(pod) = binding else { continue };
             found.insert(pod);
             if let Some(why) = self.problems.unattached.get(&ifindex) {
-                unenforced.insert(pod.clone(), why.clone());
+                unenforced.insert(pod.clone(), Unenforced::Unattached(why.clone()));
             }
         }
         for pod in self.compiled.endpoints.keys().filter(|pod| !found.contains(pod)) {
-            unenforced.insert(pod.clone(), "no interface with its addresses is there".to_owned());
+            unenforced.insert(pod.clone(), Unenforced::NoInterface);
         }
         unenforced
     }

@@ -6,6 +6,8 @@
 //! ([`metrics`]) and [`drops`]; [`http`] serves them, and [`health`].
 
 pub mod agent;
+pub mod api;
+pub mod convert;
 pub mod dataplane;
 pub mod drops;
 pub mod endpoint;
@@ -14,5 +16,6 @@ pub mod health;
 pub mod http;
 pub mod lab;
 pub mod links;
+pub mod manifests;
 pub mod metrics;
 pub mod policy;
