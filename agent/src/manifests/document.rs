@@ -119,6 +119,8 @@ fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         with_snippet: false,
         emit_comments: false,
+        // Octal for some readers of YAML, decimal for others: not a number for us.
+        leading_zero_numbers_as_strings: true,
         budget: serde_saphyr::budget! {
             max_nodes: MAX_NODES,
             max_events: 2 * MAX_NODES,

@@ -291,6 +291,16 @@ fn a_policy_with_a_peer_that_names_nobody_is_told_by_place() {
 }
 
 #[test]
+fn a_port_that_may_be_octal_is_no_number() {
+    let mut fixture = live();
+    fixture.write("a.yaml", format!("{POLICY}      ports: [{{port: 0755}}]\n"));
+    let (changes, problems) = fixture.news();
+    assert_eq!(changes, ["+closed policy shop/lock"]);
+    let expected = "DIR/a.yaml:9:16: document 1: spec.ingress[0].ports[0].port: `0755` is the name";
+    assert!(problems[0].starts_with(expected), "{}", problems[0]);
+}
+
+#[test]
 fn a_pod_without_address_and_two_pods_with_one_are_passed_on_as_they_are() {
     let homeless = POD.replace("{podIPs: [{ip: 10.0.0.10}]}", "{}");
     let twin = POD.replace("name: db", "name: twin");

@@ -97,10 +97,9 @@ proptest! {
         );
     }
 
-    /// A byte that went wrong never yields a policy for the same pods that isn't told as another
-    /// one: it is refused, unreadable, or says what is written.
+    /// Bytes that went wrong never make a refused policy that lets something through.
     #[test]
-    fn a_mutated_manifest_is_whole_or_refused(bytes in mutated()) {
+    fn a_refused_policy_isolates_and_allows_nothing(bytes in mutated()) {
         if let Ok(contents) = file::parse(Path::new("f"), &bytes) {
             for definition in contents.definitions {
                 if let file::Object::Policy(policy) = definition.object
