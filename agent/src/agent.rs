@@ -94,16 +94,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
 
     let (scans_to, mut scans) = mpsc::channel(1);
     let (links_to, mut links) = mpsc::channel(1);
-    manifests::watch(config.manifests.clone(), scans_to).with_context(|| {
-        format!("cannot watch the directory {}", config.manifests.display())
-    })?;
+    manifests::watch(config.manifests.clone(), scans_to)
+        .with_context(|| format!("cannot watch the directory {}", config.manifests.display()))?;
     let watch = links::Watch::open()?;
     let mut watching = tokio::spawn(watch.run(links_to, Passes::default()));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     tracing::info!("metrics and probes at http://{}", server.address());
     let serving = tokio::spawn(server.run(metrics, health, async {
-        // Sent or dropped: both mean the end.
-        drop(stopped.await);
+        // Never sent: it resolves when the loop drops its end.
+        let _dropped: Result<(), _> = stopped.await;
     }));
 
     let mut enforcer = Enforcer::new(&config.options, kernel);
@@ -133,9 +132,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
                 heard.scan = true;
                 report.scan(&scan);
                 // Every change is taken in, whether or not one before it made a difference.
-                scan.changes.into_iter().fold(false, |changed, change| {
-                    enforcer.apply(change) || changed
-                })
+                scan.changes
+                    .into_iter()
+                    .fold(false, |changed, change| enforcer.apply(change) || changed)
             }
             Event::Links(state) => {
                 heard.links = true;
@@ -164,17 +163,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
             retry.after(complete);
         }
     }
-    drop(stop.send(()));
+    drop(stop);
     drop(enforcer);
     serving.await.context("the metrics server broke off")
 }
 
 /// Logs what was dropped since the last time.
-fn read_events(
-    events: &mut RingBuf<MapData>,
-    enforcer: &Enforcer<Kernel>,
-    drops: &mut DropLog,
-) {
+fn read_events(events: &mut RingBuf<MapData>, enforcer: &Enforcer<Kernel>, drops: &mut DropLog) {
     while let Some(event) = kernel::next_event(events) {
         drops.record(&event, enforcer, Instant::now());
     }

@@ -61,7 +61,9 @@ impl fmt::Display for Doubt {
         };
         match self {
             Self::PodGone(pod) => write!(f, "its pod {pod} is gone"),
-            Self::SeveralPods(pods) => write!(f, "it has addresses of several pods: {}", names(pods)),
+            Self::SeveralPods(pods) => {
+                write!(f, "it has addresses of several pods: {}", names(pods))
+            }
             Self::PodElsewhere(pod) => {
                 write!(f, "it has an address of pod {pod}, which is behind another interface, too")
             }
@@ -94,8 +96,7 @@ impl Bindings {
         let mut next = BTreeMap::new();
         let nothing = BTreeSet::new();
         for &ifindex in links.veths.keys().chain(self.bound.keys()) {
-            let addresses =
-                links.veths.get(&ifindex).map_or(&nothing, |veth| &veth.peer_addresses);
+            let addresses = links.veths.get(&ifindex).map_or(&nothing, |veth| &veth.peer_addresses);
             let shows: BTreeSet<&ObjectKey> = addresses
                 .iter()
                 .filter_map(|address| owners.get(address))
@@ -177,7 +178,8 @@ fn close_contested(next: &mut BTreeMap<u32, Bound>, before: &BTreeMap<u32, Bound
             continue;
         }
         for ifindex in claimants {
-            let was_its = before.get(&ifindex).is_some_and(|b| b.binding == Binding::Pod(key.clone()));
+            let was_its =
+                before.get(&ifindex).is_some_and(|b| b.binding == Binding::Pod(key.clone()));
             if !was_its && let Some(bound) = next.get_mut(&ifindex) {
                 bound.pod = None;
                 bound.binding = Binding::Closed(Doubt::PodElsewhere(key.clone()));

@@ -127,11 +127,8 @@ impl<K: Execute> Enforcer<K> {
             .iter()
             .map(|(ifindex, binding)| (ifindex, desired(binding, &self.compiled)))
             .collect();
-        let desired = Desired {
-            endpoints,
-            peers: &self.compiled.peers,
-            rules: &self.compiled.rules,
-        };
+        let desired =
+            Desired { endpoints, peers: &self.compiled.peers, rules: &self.compiled.rules };
         match self.programmed.plan(&desired) {
             Ok(ops) => self.execute(&ops),
             Err(error) => self.problems.reconcile = Some(format!("{error:#}")),

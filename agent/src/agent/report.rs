@@ -16,8 +16,8 @@ use crate::{
     endpoint::Binding,
     enforcer::{Enforcer, Problems, Unenforced},
     health::Health,
-    manifests::{Scan, problem::ProblemKind},
-    metrics::{CounterSource, DropEventOutcome, EndpointState, Metrics, PacketCount},
+    manifests::{ProblemKind, Scan},
+    metrics::{CounterSource, DropEventOutcome, EndpointState, Map, Metrics, PacketCount},
     policy::model::ObjectKey,
 };
 
@@ -169,7 +169,10 @@ impl Report {
             self.metrics.set_isolated_endpoints(direction, enforcer.isolated(direction));
         }
         for fill in enforcer.programmed().fill() {
-            self.metrics.set_map(fill.map, u64::from(fill.entries), u64::from(fill.capacity));
+            let map = Map::ALL.iter().find(|map| fill.map.eq_ignore_ascii_case(map.as_str()));
+            if let Some(map) = map {
+                self.metrics.set_map(*map, u64::from(fill.entries), u64::from(fill.capacity));
+            }
         }
     }
 
@@ -195,11 +198,13 @@ impl Report {
             Binding::Closed(doubt) => Some(format!("interface {ifindex} is closed: {doubt}")),
         });
         say(&mut self.said.doubts, doubts.collect(), |line| tracing::warn!("{line}"));
-        let waiting = unenforced.iter().map(|(pod, why)| format!("pod {pod} is not enforced: {why}"));
+        let waiting =
+            unenforced.iter().map(|(pod, why)| format!("pod {pod} is not enforced: {why}"));
         say(&mut self.said.unenforced, waiting.collect(), |line| tracing::warn!("{line}"));
-        let failed = problems.reconcile.iter().map(|why| {
-            format!("every pod keeps the policy it had; it is tried again: {why}")
-        });
+        let failed = problems
+            .reconcile
+            .iter()
+            .map(|why| format!("every pod keeps the policy it had; it is tried again: {why}"));
         say(&mut self.said.reconcile, failed.collect(), |line| tracing::error!("{line}"));
     }
 }

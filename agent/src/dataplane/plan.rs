@@ -28,8 +28,8 @@ use bulkhead_common::{
 
 use super::{op::Op, port_ranges::PortRanges};
 use crate::policy::{
-    compiled::{EndpointPolicy, SidePolicy},
     compiled,
+    compiled::{EndpointPolicy, SidePolicy},
 };
 
 /// What the kernel should enforce.
@@ -103,7 +103,8 @@ impl Programmed {
     pub fn plan(&mut self, desired: &Desired<'_>) -> anyhow::Result<Vec<Op>> {
         let peers = desired.peers;
         // A plan that was broken off may have placed what it did not come to write.
-        let left = |(index, range): (&u32, &PortRange)| Op::SetPortRange { index: *index, range: *range };
+        let left =
+            |(index, range): (&u32, &PortRange)| Op::SetPortRange { index: *index, range: *range };
         let mut ops: Vec<Op> = self.unwritten.iter().map(left).collect();
         let mut places = self.port_ranges.clone();
         let rules = desired

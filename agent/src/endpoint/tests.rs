@@ -28,7 +28,10 @@ fn links(veths: &[(u32, &[&str])]) -> LinkState {
         peer_addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
     };
     LinkState {
-        veths: veths.iter().map(|(ifindex, addresses)| (*ifindex, veth(*ifindex, addresses))).collect(),
+        veths: veths
+            .iter()
+            .map(|(ifindex, addresses)| (*ifindex, veth(*ifindex, addresses)))
+            .collect(),
         ..LinkState::default()
     }
 }

@@ -58,6 +58,15 @@ pub(super) struct Contents {
 }
 
 impl Object {
+    /// What a problem with it affects.
+    pub(super) const fn kind(&self) -> ProblemKind {
+        match self {
+            Self::Namespace(_) => ProblemKind::Namespace,
+            Self::Pod(_) => ProblemKind::Pod,
+            Self::Policy(_) => ProblemKind::NetworkPolicy,
+        }
+    }
+
     /// Kind and name.
     pub(super) fn subject(&self) -> String {
         match self {
@@ -222,7 +231,7 @@ impl DocumentReader<'_> {
                 document: Some(self.document.number),
                 defect,
             };
-            let (kind, subject) = (ProblemKind::Object, object.subject());
+            let (kind, subject) = (object.kind(), object.subject());
             self.contents.problems.push(Problem { kind, subject, message: error.to_string() });
         }
         self.contents.definitions.push(Definition { document: self.document.number, object });

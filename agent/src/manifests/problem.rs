@@ -24,21 +24,29 @@ pub enum ProblemKind {
     Directory,
     /// A file can't be read as a whole. What it said before stays live.
     File,
-    /// An object is not what the API allows, or more than is supported. It closes, or it counts
-    /// without its broken part.
-    Object,
-    /// Several documents define one object.
-    Duplicate,
+    /// A Namespace is not what the API allows, or is defined twice. It counts without its broken
+    /// part.
+    Namespace,
+    /// A Pod is not what the API allows, or is defined twice. It counts without its broken part.
+    Pod,
+    /// A NetworkPolicy is not what the API allows, more than is supported, or defined twice. It
+    /// closes its pods.
+    NetworkPolicy,
 }
 
 impl ProblemKind {
+    /// Every kind.
+    pub const ALL: &[Self] =
+        &[Self::Directory, Self::File, Self::Namespace, Self::Pod, Self::NetworkPolicy];
+
     /// The word that metrics, logs and output use.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Directory => "directory",
-            Self::File => "file",
-            Self::Object => "object",
-            Self::Duplicate => "duplicate",
+            Self::Directory => "Directory",
+            Self::File => "File",
+            Self::Namespace => "Namespace",
+            Self::Pod => "Pod",
+            Self::NetworkPolicy => "NetworkPolicy",
         }
     }
 }

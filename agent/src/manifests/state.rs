@@ -17,7 +17,7 @@ use crate::policy::{
 
 use super::{
     file::{Definition, Object},
-    problem::{Problem, ProblemKind},
+    problem::Problem,
 };
 
 /// Every object that the directory defines, once.
@@ -50,7 +50,7 @@ impl State {
                 for (_, other) in others {
                     object = reconcile(object, &other.object, &message);
                 }
-                problems.push(Problem { kind: ProblemKind::Duplicate, subject, message });
+                problems.push(Problem { kind: object.kind(), subject, message });
             }
             state.insert(object);
         }

@@ -273,7 +273,10 @@ fn a_policy_with_an_unknown_field_closes_its_pods_and_is_told_by_place() {
         ]
     );
     let problem = &scan.problems[0];
-    assert_eq!((problem.kind, &*problem.subject), (ProblemKind::Object, "NetworkPolicy shop/lock"));
+    assert_eq!(
+        (problem.kind, &*problem.subject),
+        (ProblemKind::NetworkPolicy, "NetworkPolicy shop/lock")
+    );
     let policy = &fixture.index.policies()[&lock()];
     assert_eq!((&policy.ingress, &policy.egress), (&Some(vec![]), &None));
 }
