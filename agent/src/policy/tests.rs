@@ -71,14 +71,14 @@ fn assert_programmed_is_as_evaluated(index: &Index, compiled: &Compiled, node: &
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn what_is_programmed_allows_what_the_specification_allows_in_one_state_after_the_other(
         changes in cluster(),
         node_addresses in node_addresses(),
         node_name in prop::option::weighted(0.8, Just(NODE)),
-        more in prop::collection::vec(change(), 0..3),
+        more in prop::collection::vec(change(), 0..8),
     ) {
         let mut index = index_of(&changes, node_name);
         index.set_node_addresses(node_addresses);
