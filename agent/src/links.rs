@@ -35,12 +35,21 @@ const GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::R
 /// How long notifications are gathered before the state is read: what sets up a pod sends dozens.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// After a notification or a change the state is read again after this time, then after twice it,
-/// and so on: it finds what no notification told, soon where something is going on.
-const FIRST_PASS: Duration = Duration::from_millis(50);
+/// When the state is read without a notification, to find what none told.
+#[derive(Clone, Copy, Debug)]
+pub struct Passes {
+    /// First this long after a notification or a change, then after twice that time, and so on:
+    /// often where something is going on.
+    pub first: Duration,
+    /// The longest time between two reads.
+    pub longest: Duration,
+}
 
-/// The longest time between two reads.
-const LONGEST_PASS: Duration = Duration::from_secs(30);
+impl Default for Passes {
+    fn default() -> Self {
+        Self { first: Duration::from_millis(50), longest: Duration::from_secs(30) }
+    }
+}
 
 /// What one network namespace has, as far as endpoints are concerned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +64,7 @@ pub struct LinkState {
 /// A veth whose peer is in another network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Veth {
-    /// Its index in this namespace: never used again while the namespace lives.
+    /// Its index in this namespace: what programs are attached by.
     pub ifindex: u32,
     /// Its name in this namespace: only to be shown.
     pub name: String,
@@ -103,17 +112,17 @@ impl Watch {
     /// the receiver is closed.
     ///
     /// A read that fails as a whole is logged and repeated, and sends nothing: the last state
-    /// stays. But a veth whose peer could not be asked this time is missing from the state, and so
-    /// is an address that is taken away and added again between two reads: what is gone from a
-    /// state may be back in the next.
+    /// stays. But a veth whose peer could not be asked is missing from the state, and so is an
+    /// address that somebody took away to add it again: what is gone from one state may be back in
+    /// the next.
     ///
     /// # Errors
     /// If the notification socket breaks: the state is not watched any more then.
-    pub async fn run(self, sender: mpsc::Sender<LinkState>) -> Result<()> {
+    pub async fn run(self, sender: mpsc::Sender<LinkState>, passes: Passes) -> Result<()> {
         let Self { notifications, mut reader } = self;
         let mut sent = None;
         let mut failing = false;
-        let mut pause = FIRST_PASS;
+        let mut pause = passes.first;
         loop {
             // The kernel answers at once, but not while somebody holds its link lock.
             let read = move || (reader.read(), reader);
@@ -127,12 +136,12 @@ impl Watch {
                             return Ok(());
                         }
                         sent = Some(state);
-                        pause = FIRST_PASS;
+                        pause = passes.first;
                     }
                 }
                 Err(error) => {
                     if !failing {
-                        pause = FIRST_PASS;
+                        pause = passes.first;
                     }
                     failing = true;
                     tracing::warn!("links stay as last read; next try in {pause:?}: {error:#}");
@@ -143,9 +152,9 @@ impl Watch {
                 // While reads fail, notifications must not cut the pause short.
                 heard = notified(&notifications), if !failing => {
                     heard.context("receive netlink notifications")?;
-                    pause = FIRST_PASS;
+                    pause = passes.first;
                 }
-                () = sleep(pause) => pause = (pause * 2).min(LONGEST_PASS),
+                () = sleep(pause) => pause = (pause * 2).min(passes.longest),
             }
         }
     }

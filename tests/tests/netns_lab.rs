@@ -6,10 +6,11 @@ use std::{
     net::{IpAddr, SocketAddr, TcpStream},
     panic::catch_unwind,
     path::Path,
+    process::{self, Command},
     time::Duration,
 };
 
-use bulkhead::lab::{Lab, Listener, NODE_IPV4, NODE_IPV6, Namespace, Pod, Wiring};
+use bulkhead::lab::{Lab, Listener, NODE_IPV4, NODE_IPV6, Namespace, Pod, Wiring, remove_all_of};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -130,4 +131,18 @@ fn two_labs_do_not_meet() {
     assert!(connect(one.node(), to[0], 80).is_ok());
     let refused = connect(other.node(), to[0], 80).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn what_a_killed_process_left_is_removed() {
+    let lab = Lab::new().unwrap();
+    // Beyond the largest process id (2^22), and this test's own.
+    let killed = u32::MAX - process::id();
+    let names = ["0-node", "0-pod", "1-node"].map(|name| format!("bh-{killed}-{name}"));
+    for name in &names {
+        assert!(Command::new("ip").args(["netns", "add", name]).status().unwrap().success());
+    }
+    assert_eq!(remove_all_of(killed).unwrap(), 3);
+    assert!(!names.iter().any(|name| exists(name)));
+    assert!(exists(lab.node().name()), "another process's lab is left alone");
 }

@@ -1,3 +1,87 @@
-//! Development tasks.
+//! Bulkhead's development tasks: `cargo xtask TASK`.
+//!
+//! One file for each task. Every task first asks [`setup`] for what it needs, so that each of them
+//! works on a machine where nothing but Rust was installed.
 
-fn main() {}
+mod bench;
+mod build;
+mod ci;
+mod demo;
+mod setup;
+mod step;
+mod test;
+mod tidy;
+mod toolchain;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Builds, tests and shows Bulkhead.
+///
+/// Every task installs what it misses first, as `setup` does, and says so before it does it.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Task {
+    /// Finds or installs what the other tasks need. Repeats without harm.
+    ///
+    /// The eBPF programs need a compiler with the source of its standard library, and bpf-linker:
+    /// rustup's nightly with rust-src and a bpf-linker on PATH are taken if they are here; else
+    /// Debian's compiler is installed, and a linker is built into target/. The demo and the tests
+    /// need ip, ping and curl; the tests need rustfmt and clippy.
+    Setup,
+
+    /// Builds the agent for use: target/release/bulkhead, with its eBPF programs inside.
+    Build,
+
+    /// Shows what Bulkhead does, with real pings and curls in network namespaces of its own.
+    ///
+    /// Needs root: a plain user is asked by sudo. Leaves nothing behind.
+    Demo {
+        /// Handed on to `bulkhead demo`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+
+    /// Checks the sources, then runs every test.
+    ///
+    /// In order: file lengths and stray paths, formatting, clippy, unit tests, and the tests on the
+    /// real kernel. The last need root: a plain user is asked by sudo. cargo-nextest runs the tests
+    /// if it is installed.
+    Test,
+
+    /// All that a change must pass: the tests, the demo, and the release build.
+    Ci,
+
+    /// Measures the programs in nanoseconds a packet.
+    ///
+    /// Needs root: a plain user is asked by sudo.
+    Bench {
+        /// Handed on to the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Task::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            step::failed(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Setup => setup::run(),
+        Task::Build => build::run(),
+        Task::Demo { arguments } => demo::run(&arguments),
+        Task::Test => test::run(),
+        Task::Ci => ci::run(),
+        Task::Bench { arguments } => bench::run(&arguments),
+    }
+}

@@ -11,15 +11,14 @@
 //! disagree; it looks and changes nothing, and needs nothing but `std`.
 
 use std::env;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The linker's release that is built for way 2.
 pub(crate) const LINKER_VERSION: &str = "0.13.0";
 
-/// Where Debian's compiler lives. rustup takes such a path in the place of a toolchain's name.
-const DEBIAN_PREFIX: &str = "/usr";
+/// Debian's compiler. Never found by its name: rustup's compilers stand before it in `PATH`.
+pub(crate) const DEBIAN_COMPILER: &str = "/usr/bin/rustc";
 
 /// The first release of Debian's compiler that understands this workspace.
 const OLDEST_RELEASE: (u32, u32) = (1, 95);
@@ -81,27 +80,6 @@ impl Found {
     }
 }
 
-impl Chain {
-    /// The toolchain, as `rustup run` takes it.
-    pub(crate) fn rustup_name(&self) -> &'static str {
-        match self {
-            Self::Nightly => "nightly",
-            Self::Debian { .. } => DEBIAN_PREFIX,
-        }
-    }
-}
-
-impl fmt::Display for Chain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nightly => write!(f, "rustup's nightly with rust-src, and bpf-linker on PATH"),
-            Self::Debian { linker } => {
-                write!(f, "Debian's rustc with its source, and {}", linker.display())
-            }
-        }
-    }
-}
-
 /// Where `cargo install` puts the linker for a compiler with this LLVM.
 ///
 /// Both numbers that make a linker fit are in the name, so one that does not fit is never found.
@@ -129,26 +107,29 @@ fn nightly() -> Nightly {
         .filter(|output| output.status.success())
         .and_then(|output| String::from_utf8(output.stdout).ok());
     let Some(rustc) = rustc else { return Nightly::Absent };
-    // TOOLCHAIN/bin/rustc
-    match Path::new(rustc.trim()).ancestors().nth(2) {
-        Some(toolchain) if has_source(toolchain) => Nightly::WithSource,
+    match prefix_of(Path::new(rustc.trim())) {
+        Some(prefix) if has_source(prefix) => Nightly::WithSource,
         Some(_) | None => Nightly::WithoutSource,
     }
 }
 
 fn debian_compiler() -> Option<DebianCompiler> {
-    let prefix = Path::new(DEBIAN_PREFIX);
-    let output = Command::new(prefix.join("bin/rustc")).arg("-vV").output().ok()?;
-    if !output.status.success() || !has_source(prefix) {
+    let output = Command::new(DEBIAN_COMPILER).arg("-vV").output().ok()?;
+    if !output.status.success() || !has_source(prefix_of(Path::new(DEBIAN_COMPILER))?) {
         return None;
     }
     let version = parse_version(&String::from_utf8(output.stdout).ok()?)?;
     (version.release >= OLDEST_RELEASE).then_some(DebianCompiler { llvm: version.llvm })
 }
 
+/// `PREFIX` of `PREFIX/bin/rustc`.
+fn prefix_of(rustc: &Path) -> Option<&Path> {
+    rustc.parent()?.parent()
+}
+
 /// Is the source of the standard library here, where `-Z build-std` looks for it?
-fn has_source(toolchain: &Path) -> bool {
-    toolchain.join("lib/rustlib/src/rust/library/Cargo.lock").is_file()
+fn has_source(prefix: &Path) -> bool {
+    prefix.join("lib/rustlib/src/rust/library/Cargo.lock").is_file()
 }
 
 /// What `rustc -vV` tells.

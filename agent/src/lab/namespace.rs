@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io,
+    os::unix::process::CommandExt,
     panic::resume_unwind,
     path::{Path, PathBuf},
     process::Command,
@@ -145,6 +146,8 @@ pub(super) fn ip<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Res
 }
 
 fn run(mut command: Command) -> Result<()> {
+    // Ctrl-C goes to a whole process group. It must not hit what takes the lab down.
+    command.process_group(0);
     let output = command
         .output()
         .with_context(|| format!("{command:?}: install iproute2 (apt-get install iproute2)"))?;

@@ -66,7 +66,6 @@ impl Requests {
             self.ask(question)?;
             let mut answer = Answer::default();
             loop {
-                self.buffer.clear();
                 self.receive(0)?;
                 match answer.take(&self.buffer, self.sequence)? {
                     Progress::More => {}
@@ -94,9 +93,15 @@ impl Requests {
         self.socket.send(&bytes, 0).map(drop)
     }
 
+    /// Receives one datagram into the buffer.
     fn receive(&mut self, flags: i32) -> io::Result<()> {
-        self.buffer.clear();
-        let length = self.socket.recv(&mut self.buffer, flags | libc::MSG_TRUNC)?;
+        let length = loop {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, flags | libc::MSG_TRUNC) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => break received?,
+            }
+        };
         if length > self.buffer.len() {
             return Err(invalid(format!("datagram of {length} bytes does not fit")));
         }

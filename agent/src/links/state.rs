@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use netlink_packet_route::{
-    RouteNetlinkMessage,
+    AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage, AddressScope},
     link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage},
 };
@@ -23,14 +23,21 @@ pub(super) struct Reader {
     denied: BTreeSet<u32>,
 }
 
-/// A veth, and where its peer is.
+/// A veth whose peer is in another namespace.
 #[derive(Debug, PartialEq, Eq)]
 struct Pair {
     ifindex: u32,
     name: String,
-    peer_ifindex: u32,
-    /// This namespace's id for the peer's.
-    peer_namespace: i32,
+    peer: Peer,
+}
+
+/// A link in another namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Peer {
+    /// Its index there.
+    ifindex: u32,
+    /// This namespace's id for the other one.
+    namespace: i32,
 }
 
 impl Reader {
@@ -47,22 +54,33 @@ impl Reader {
     /// state be read again.
     pub(super) fn read(&mut self) -> Result<LinkState> {
         let links = self.requests.dump(&all_veths()).context("list the veths")?;
-        let own = self.requests.dump(&own_addresses()).context("list this node's addresses")?;
+        let mut node_addresses = self.addresses(None).context("list this node's addresses")?;
+        node_addresses.retain(|address| !address.is_loopback());
 
         let mut veths = BTreeMap::new();
-        for Pair { ifindex, name, peer_ifindex, peer_namespace } in links.iter().filter_map(pair) {
-            match self.requests.dump(&addresses_of(peer_ifindex, peer_namespace)) {
-                Ok(answer) => {
+        for Pair { ifindex, name, peer } in links.iter().filter_map(pair) {
+            match self.addresses(Some(peer)) {
+                Ok(peer_addresses) => {
                     self.denied.remove(&ifindex);
-                    let peer_addresses = usable_addresses(&answer).collect();
                     veths.insert(ifindex, Veth { ifindex, name, peer_addresses });
                 }
                 Err(error) => self.leave_out(ifindex, &name, &error),
             }
         }
-        let node_addresses =
-            usable_addresses(&own).filter(|address| !address.is_loopback()).collect();
         Ok(LinkState { veths, node_addresses })
+    }
+
+    /// The addresses of one link of another namespace; with `None`, of all links of this one.
+    ///
+    /// The families are asked for one by one: the list of all would have those of MCTP and the
+    /// like, too.
+    fn addresses(&mut self, link: Option<Peer>) -> io::Result<BTreeSet<IpAddr>> {
+        let mut addresses = BTreeSet::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let answer = self.requests.dump(&addresses_of(family, link))?;
+            addresses.extend(answer.iter().filter_map(usable_address));
+        }
+        Ok(addresses)
     }
 
     /// Says that a veth is left out: loudly, and once, if that will not pass by itself.
@@ -88,16 +106,14 @@ fn all_veths() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(message)
 }
 
-/// The question for every address of this namespace.
-fn own_addresses() -> RouteNetlinkMessage {
-    RouteNetlinkMessage::GetAddress(AddressMessage::default())
-}
-
-/// The question for the addresses of one link in another namespace.
-fn addresses_of(ifindex: u32, namespace: i32) -> RouteNetlinkMessage {
+/// The question for the addresses of one link of another namespace, or of all links of this one.
+fn addresses_of(family: AddressFamily, link: Option<Peer>) -> RouteNetlinkMessage {
     let mut message = AddressMessage::default();
-    message.header.index = ifindex;
-    message.attributes = vec![AddressAttribute::TargetNetNsId(namespace)];
+    message.header.family = family;
+    if let Some(Peer { ifindex, namespace }) = link {
+        message.header.index = ifindex;
+        message.attributes = vec![AddressAttribute::TargetNetNsId(namespace)];
+    }
     RouteNetlinkMessage::GetAddress(message)
 }
 
@@ -112,7 +128,8 @@ fn pair(message: &RouteNetlinkMessage) -> Option<Pair> {
         } else if let LinkAttribute::IfName(value) = attribute {
             name = Some(value.clone());
         } else if let LinkAttribute::Link(value) = attribute {
-            peer_ifindex = Some(*value);
+            // Zero, no peer, would ask for the addresses of every link over there.
+            peer_ifindex = Some(*value).filter(|value| *value != 0);
         } else if let LinkAttribute::LinkNetNsId(value) = attribute {
             peer_namespace = Some(*value);
         }
@@ -123,19 +140,15 @@ fn pair(message: &RouteNetlinkMessage) -> Option<Pair> {
     Some(Pair {
         ifindex: link.header.index,
         name: name?,
-        peer_ifindex: peer_ifindex?,
-        peer_namespace: peer_namespace?,
+        peer: Peer { ifindex: peer_ifindex?, namespace: peer_namespace? },
     })
 }
 
-/// The addresses of an answer, but those that mean something on their link only.
-fn usable_addresses(answer: &[RouteNetlinkMessage]) -> impl Iterator<Item = IpAddr> {
-    answer.iter().filter_map(|message| {
-        let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-        let on_link_only =
-            matches!(message.header.scope, AddressScope::Link | AddressScope::Nowhere);
-        if on_link_only { None } else { own_address(message) }
-    })
+/// The address that a message is about; `None` if it means something on its link only.
+fn usable_address(message: &RouteNetlinkMessage) -> Option<IpAddr> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    let on_link_only = matches!(message.header.scope, AddressScope::Link | AddressScope::Nowhere);
+    if on_link_only { None } else { own_address(message) }
 }
 
 /// The link's own address: IFA_LOCAL; where that is missing (IPv6 without a point-to-point peer),

@@ -16,16 +16,14 @@ use super::{
 };
 
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
-const NAMES: [&str; 4] = ["p", "q", "r", "s"];
-const LABEL_KEYS: [&str; 3] = ["x", "y", "z"];
+const NAMES: [&str; 5] = ["p", "q", "r", "s", "t"];
+const LABEL_KEYS: [&str; 2] = ["x", "y"];
 const LABEL_VALUES: [&str; 3] = ["", "1", "2"];
-const ADDRESSES: [&str; 12] = [
-    "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8",
-    "fd00::1", "fd00::2", "fd00::3", "fd00::4",
-];
-const NODE_ADDRESSES: [&str; 3] = ["10.0.0.8", "10.1.0.1", "fd00:1::1"];
+const ADDRESSES_V4: u8 = 16;
+const ADDRESSES_V6: u8 = 6;
+const NODE_ADDRESSES: [&str; 3] = ["10.0.0.1", "10.1.0.1", "fd00:1::1"];
 const OUTSIDE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
-const PORTS: [u16; 7] = [0, 1, 79, 80, 81, 443, u16::MAX];
+const PORTS: [u16; 5] = [0, 79, 80, 81, u16::MAX];
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// The name of the node whose pods [`pod`] makes local, more often than not.
@@ -33,7 +31,13 @@ pub const NODE: &str = "here";
 
 /// Every address that can occur in a cluster, and some that no cluster has.
 pub fn every_address() -> BTreeSet<IpAddr> {
-    ADDRESSES.iter().chain(&NODE_ADDRESSES).chain(&OUTSIDE).map(|text| ip(text)).collect()
+    let fixed = NODE_ADDRESSES.iter().chain(&OUTSIDE).map(|text| ip(text));
+    fixed.chain(pod_addresses()).collect()
+}
+
+fn pod_addresses() -> Vec<IpAddr> {
+    let v4 = (1..=ADDRESSES_V4).map(|last| ip(&format!("10.0.0.{last}")));
+    v4.chain((1..=ADDRESSES_V6).map(|last| ip(&format!("fd00::{last}")))).collect()
 }
 
 /// The ports at which port ranges begin and end.
@@ -44,10 +48,10 @@ pub fn every_port() -> BTreeSet<u16> {
 /// One change of a cluster's state; the source is complete, more often than not.
 pub fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
-        3 => any_namespace().prop_map(Change::NamespaceApplied),
+        4 => any_namespace().prop_map(Change::NamespaceApplied),
         1 => namespace_name().prop_map(Change::NamespaceDeleted),
         9 => pod().prop_map(Change::PodApplied),
-        2 => object_key().prop_map(Change::PodDeleted),
+        1 => object_key().prop_map(Change::PodDeleted),
         9 => policy().prop_map(Change::PolicyApplied),
         2 => object_key().prop_map(Change::PolicyDeleted),
         1 => prop::bool::weighted(0.9).prop_map(Change::SourceComplete),
@@ -57,7 +61,7 @@ pub fn change() -> impl Strategy<Value = Change> {
 /// Changes that make a cluster out of nothing, nearly always a complete one.
 pub fn cluster() -> impl Strategy<Value = Vec<Change>> {
     let complete = prop::bool::weighted(0.95).prop_map(Change::SourceComplete);
-    (collection::vec(change(), 8..40), complete).prop_map(|(mut changes, complete)| {
+    (collection::vec(change(), 8..60), complete).prop_map(|(mut changes, complete)| {
         changes.push(complete);
         changes
     })
@@ -74,7 +78,7 @@ pub fn pod() -> impl Strategy<Value = Pod> {
     (
         object_key(),
         labels(),
-        sample::subsequence(ADDRESSES.to_vec(), 0..=2),
+        sample::subsequence(pod_addresses(), 0..=2),
         prop_oneof![6 => Just(Some(NODE)), 2 => Just(Some("there")), 1 => Just(None)],
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.1),
@@ -83,7 +87,7 @@ pub fn pod() -> impl Strategy<Value = Pod> {
             uid: key.to_string(),
             key,
             labels,
-            addresses: addresses.into_iter().map(ip).collect(),
+            addresses,
             node: node.map(str::to_owned),
             host_network,
             ended,
@@ -92,7 +96,7 @@ pub fn pod() -> impl Strategy<Value = Pod> {
 
 /// A policy of up to three rules a direction.
 pub fn policy() -> impl Strategy<Value = Policy> {
-    let rules = || option::of(collection::vec(rule(), 0..=3));
+    let rules = || option::weighted(0.7, collection::vec(rule(), 0..=3));
     (object_key(), selector(), rules(), rules()).prop_map(|(key, pod_selector, ingress, egress)| {
         Policy { key, pod_selector, ingress, egress, refused: None }
     })
@@ -100,7 +104,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
 
 /// A rule; each half may be absent.
 pub fn rule() -> impl Strategy<Value = Rule> {
-    let peers = option::weighted(0.8, collection::vec(peer(), 1..=3));
+    let peers = option::weighted(0.9, collection::vec(peer(), 1..=3));
     let ports = option::weighted(0.7, collection::vec(port_match(), 1..=3));
     (peers, ports).prop_map(|(peers, ports)| Rule { peers, ports })
 }
@@ -125,7 +129,7 @@ pub fn selector() -> impl Strategy<Value = Selector> {
     });
     prop_oneof![
         1 => Just(Selector::everything()),
-        3 => collection::vec(requirement, 1..=2)
+        2 => collection::vec(requirement, 1..=2)
             .prop_map(|all| Selector::new([], all).expect("operators fit their values")),
     ]
 }

@@ -7,13 +7,13 @@ use bulkhead_common::{
     value::{IDENTITY_NODE, IDENTITY_NONE},
     verdict::{DenyAction, Direction},
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
 use super::{
     arbitrary::{NODE, change, cluster, every_address, every_port, node_addresses},
     compile::Compiler,
-    compiled::Compiled,
-    evaluate::{Flow, Traffic, evaluate},
+    compiled::{Closed, Compiled},
+    evaluate::{Evaluation, Flow, Traffic, evaluate},
     index::Index,
     model::{Change, ObjectKey, Protocol},
 };
@@ -50,13 +50,14 @@ fn index_of(changes: &[Change], node: Option<&str>) -> Index {
 }
 
 fn every_flow() -> Vec<Flow> {
-    let ports = every_port();
-    let of_protocol = |protocol| ports.iter().map(move |port| Traffic::Port(protocol, *port));
-    let traffic: Vec<_> = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
-        .into_iter()
-        .flat_map(of_protocol)
-        .chain([Traffic::Other(1), Traffic::Other(58)])
-        .collect();
+    let tcp = every_port().into_iter().map(|port| Traffic::Port(Protocol::Tcp, port));
+    let others = [
+        Traffic::Port(Protocol::Udp, 80),
+        Traffic::Port(Protocol::Udp, 81),
+        Traffic::Port(Protocol::Sctp, 80),
+        Traffic::Other(1),
+    ];
+    let traffic: Vec<_> = tcp.chain(others).collect();
     let mut flows = Vec::new();
     for peer in every_address() {
         for direction in Direction::ALL {
@@ -157,6 +158,38 @@ proptest! {
             }
         }
     }
+}
+
+/// A property that holds because nothing ever happens would be worth nothing.
+#[test]
+fn random_clusters_lead_to_every_kind_of_answer() {
+    let mut runner = TestRunner::deterministic();
+    let mut counts = BTreeMap::new();
+    for _ in 0..32 {
+        let changes = cluster().new_tree(&mut runner).unwrap().current();
+        let mut index = index_of(&changes, Some(NODE));
+        index.set_node_addresses(node_addresses().new_tree(&mut runner).unwrap().current());
+        let compiled = Compiler::new(DenyAction::Drop).compile(&index);
+        *counts.entry("rules of identities").or_insert(0) += compiled.rules.len();
+        for pod in index.pods().keys() {
+            for flow in every_flow() {
+                let kind = match evaluate(&index, pod, &flow) {
+                    None => "no endpoint",
+                    Some(Evaluation::OwnNode) => "own node",
+                    Some(Evaluation::Itself) => "itself",
+                    Some(Evaluation::Closed(Closed::SourceIncomplete)) => "source incomplete",
+                    Some(Evaluation::Closed(Closed::AddressConflict)) => "address conflict",
+                    Some(Evaluation::NotIsolated) => "not isolated",
+                    Some(Evaluation::Allowed(rules)) if rules.len() > 1 => "allowed by rules",
+                    Some(Evaluation::Allowed(_)) => "allowed by one rule",
+                    Some(Evaluation::Denied(_)) => "denied",
+                };
+                *counts.entry(kind).or_insert(0) += 1;
+            }
+        }
+    }
+    assert_eq!(counts.len(), 10, "{counts:?}");
+    assert!(counts.values().all(|count| *count >= 20), "{counts:?}");
 }
 
 /// The changes that make a state out of nothing, each object once.

@@ -1,7 +1,5 @@
 //! What the messages of the kernel mean, without a kernel.
 
-use netlink_packet_route::AddressFamily;
-
 use super::*;
 
 fn link(ifindex: u32, attributes: Vec<LinkAttribute>) -> RouteNetlinkMessage {
@@ -17,7 +15,6 @@ fn kind(kind: InfoKind) -> LinkAttribute {
 
 fn address(scope: AddressScope, attributes: Vec<AddressAttribute>) -> RouteNetlinkMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
     message.header.scope = scope;
     message.attributes = attributes;
     RouteNetlinkMessage::NewAddress(message)
@@ -34,14 +31,16 @@ fn a_veth_qualifies_by_the_namespace_of_its_peer() {
     let namespace = || LinkAttribute::LinkNetNsId(0);
 
     let found = pair(&link(7, vec![name(), peer(), kind(InfoKind::Veth), namespace()]));
-    let expected =
-        Pair { ifindex: 7, name: "veth0".to_owned(), peer_ifindex: 2, peer_namespace: 0 };
+    let expected = Peer { ifindex: 2, namespace: 0 };
+    let expected = Pair { ifindex: 7, name: "veth0".to_owned(), peer: expected };
     assert_eq!(found, Some(expected));
 
     let inside_the_node = link(7, vec![name(), peer(), kind(InfoKind::Veth)]);
     assert_eq!(pair(&inside_the_node), None);
     let macvlan = link(7, vec![name(), peer(), kind(InfoKind::MacVlan), namespace()]);
     assert_eq!(pair(&macvlan), None);
+    let without_peer = vec![name(), LinkAttribute::Link(0), kind(InfoKind::Veth), namespace()];
+    assert_eq!(pair(&link(7, without_peer)), None);
     let device = link(7, vec![name()]);
     assert_eq!(pair(&device), None);
 }
@@ -58,7 +57,7 @@ fn addresses_of_link_scope_are_nobodys() {
         of(AddressScope::Nowhere, "10.0.0.11"),
         of(AddressScope::Site, "fec0::1"),
     ];
-    let found: Vec<_> = usable_addresses(&answer).collect();
+    let found: Vec<_> = answer.iter().filter_map(usable_address).collect();
     assert_eq!(found, ["10.0.0.10", "169.254.20.10", "10.96.0.10", "fec0::1"].map(ip));
 }
 
@@ -69,7 +68,7 @@ fn the_local_end_of_a_point_to_point_address_counts() {
         vec![AddressAttribute::Address(far), AddressAttribute::Local(near)],
         vec![AddressAttribute::Local(near), AddressAttribute::Address(far)],
     ] {
-        let answer = [address(AddressScope::Universe, attributes)];
-        assert_eq!(usable_addresses(&answer).collect::<Vec<_>>(), [near]);
+        let message = address(AddressScope::Universe, attributes);
+        assert_eq!(usable_address(&message), Some(near));
     }
 }
