@@ -28,8 +28,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::manifests::ProblemKind;
+
 pub use self::{
-    labels::{DropEventOutcome, EndpointState, Map, ObjectKind},
+    labels::{DropEventOutcome, EndpointState, Map},
     packets::{CounterSource, PacketCount},
 };
 
@@ -87,7 +89,7 @@ impl Metrics {
     }
 
     fn start_at_zero(&self) {
-        ObjectKind::ALL.iter().for_each(|kind| self.set_rejected_objects(*kind, 0));
+        ProblemKind::ALL.iter().for_each(|kind| self.set_rejected_objects(*kind, 0));
         EndpointState::ALL.iter().for_each(|state| self.set_endpoints(*state, 0));
         Direction::ALL.iter().for_each(|direction| self.set_isolated_endpoints(*direction, 0));
         DropEventOutcome::ALL.iter().for_each(|outcome| self.count_drop_events(*outcome, 0));
@@ -125,7 +127,7 @@ impl Metrics {
             "bulkhead_endpoints",
             "Pods of this node that Bulkhead should enforce policy for. attached: enforced; \
              pending: the interface has not been found yet; failed: attaching or writing the \
-             policy failed and is tried again",
+             policy failed and is tried again; closed: nobody's for sure, so that nothing passes",
             self.endpoints.clone(),
         );
         registry.register(
@@ -206,7 +208,7 @@ impl Metrics {
     }
 
     /// How many objects or files of `kind` are refused right now.
-    pub fn set_rejected_objects(&self, kind: ObjectKind, count: usize) {
+    pub fn set_rejected_objects(&self, kind: ProblemKind, count: usize) {
         self.rejected_objects.get_or_create(&[("kind", kind.as_str())]).set(gauge(count));
     }
 

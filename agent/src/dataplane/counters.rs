@@ -72,7 +72,8 @@ impl Counters {
     ///
     /// What the kernel said of the map.
     pub fn suppressed(&self, block: u32) -> anyhow::Result<u64> {
-        let values = self.lock().suppressed.get(&block, 0).context("cannot read EVENTS_SUPPRESSED")?;
+        let values =
+            self.lock().suppressed.get(&block, 0).context("cannot read EVENTS_SUPPRESSED")?;
         Ok(values.iter().fold(0, |sum, value| sum.wrapping_add(*value)))
     }
 

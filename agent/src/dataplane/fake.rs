@@ -35,6 +35,10 @@ pub struct FakeKernel {
 }
 
 impl Execute for FakeKernel {
+    fn exists(&self, ifindex: u32) -> bool {
+        self.attached.contains(&ifindex)
+    }
+
     fn execute(&mut self, op: &Op) -> anyhow::Result<()> {
         match *op {
             Op::SetPortRange { index, range } => drop(self.port_ranges.insert(index, range)),

@@ -137,6 +137,10 @@ impl Kernel {
 }
 
 impl Execute for Kernel {
+    fn exists(&self, ifindex: u32) -> bool {
+        if_indextoname(ifindex).is_ok()
+    }
+
     fn execute(&mut self, op: &Op) -> anyhow::Result<()> {
         match *op {
             Op::SetPortRange { index, range } => {
@@ -154,19 +158,19 @@ impl Execute for Kernel {
                 }
             },
             Op::ClearCounters { block } => self.counters.clear(block),
-            Op::SetEndpoint { ifindex, endpoint } => named(
-                name::ENDPOINTS,
-                abi::ENDPOINTS,
-                self.endpoints.insert(ifindex, endpoint, 0),
-            ),
+            Op::SetEndpoint { ifindex, endpoint } => {
+                named(name::ENDPOINTS, abi::ENDPOINTS, self.endpoints.insert(ifindex, endpoint, 0))
+            }
             Op::Attach { ifindex } => self.attach(ifindex),
             Op::Detach { ifindex } => {
                 drop(self.links.remove(&ifindex));
                 Ok(())
             }
-            Op::RemoveEndpoint { ifindex } => {
-                named(name::ENDPOINTS, abi::ENDPOINTS, absent_is_fine(self.endpoints.remove(&ifindex)))
-            }
+            Op::RemoveEndpoint { ifindex } => named(
+                name::ENDPOINTS,
+                abi::ENDPOINTS,
+                absent_is_fine(self.endpoints.remove(&ifindex)),
+            ),
             Op::RemoveRule { key } => {
                 named(name::RULES, abi::RULES, absent_is_fine(self.rules.remove(&key)))
             }
@@ -199,12 +203,14 @@ pub fn next_event(events: &mut RingBuf<MapData>) -> Option<Event> {
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedClassifier> {
-    let program = ebpf.program_mut(name).with_context(|| format!("no program {name} in the object"))?;
+    let program =
+        ebpf.program_mut(name).with_context(|| format!("no program {name} in the object"))?;
     program.try_into().with_context(|| format!("the program {name} is no classifier"))
 }
 
 fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M> {
-    let map = ebpf.take_map(name).with_context(|| format!("no map {name}, or it was taken before"))?;
+    let map =
+        ebpf.take_map(name).with_context(|| format!("no map {name}, or it was taken before"))?;
     M::try_from(map).with_context(|| format!("the map {name} is not what the agent expects"))
 }
 

@@ -78,6 +78,9 @@ pub trait Execute {
     ///
     /// The map (with its capacity) or the interface, and what the kernel said.
     fn execute(&mut self, op: &Op) -> anyhow::Result<()>;
+
+    /// Whether there is an interface of that index.
+    fn exists(&self, ifindex: u32) -> bool;
 }
 
 /// An address as the maps have it.

@@ -28,19 +28,19 @@ use bulkhead_common::{
 
 use super::{op::Op, port_ranges::PortRanges};
 use crate::policy::{
-    compiled::{EndpointPolicy, SidePolicy},
     compiled,
+    compiled::{EndpointPolicy, SidePolicy},
 };
 
 /// What the kernel should enforce.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Desired<'a> {
     /// By host-side ifindex.
     pub endpoints: BTreeMap<u32, DesiredEndpoint<'a>>,
     /// Identity of each address.
-    pub peers: Option<&'a BTreeMap<IpAddr, u32>>,
+    pub peers: &'a BTreeMap<IpAddr, u32>,
     /// What policy sets allow with identities.
-    pub rules: Option<&'a BTreeMap<RuleKey, compiled::PortSet>>,
+    pub rules: &'a BTreeMap<RuleKey, compiled::PortSet>,
 }
 
 /// What one interface should enforce.
@@ -101,16 +101,14 @@ impl Programmed {
     ///
     /// A map that would have to hold more than it can, by name; nothing is changed then.
     pub fn plan(&mut self, desired: &Desired<'_>) -> anyhow::Result<Vec<Op>> {
-        let no_peers = BTreeMap::new();
-        let no_rules = BTreeMap::new();
-        let peers = desired.peers.unwrap_or(&no_peers);
-        let rules = desired.rules.unwrap_or(&no_rules);
-
+        let peers = desired.peers;
         // A plan that was broken off may have placed what it did not come to write.
-        let left = |(index, range): (&u32, &PortRange)| Op::SetPortRange { index: *index, range: *range };
+        let left =
+            |(index, range): (&u32, &PortRange)| Op::SetPortRange { index: *index, range: *range };
         let mut ops: Vec<Op> = self.unwritten.iter().map(left).collect();
         let mut places = self.port_ranges.clone();
-        let rules = rules
+        let rules = desired
+            .rules
             .iter()
             .map(|(key, set)| Ok((*key, places.place(set, &mut ops)?)))
             .collect::<anyhow::Result<BTreeMap<_, _>>>()?;

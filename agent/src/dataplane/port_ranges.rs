@@ -31,7 +31,11 @@ impl PortRanges {
     }
 
     /// The place of a set; what has to be written for it is added to `ops`.
-    pub(super) fn place(&mut self, set: &PortSet, ops: &mut Vec<Op>) -> anyhow::Result<value::PortSet> {
+    pub(super) fn place(
+        &mut self,
+        set: &PortSet,
+        ops: &mut Vec<Op>,
+    ) -> anyhow::Result<value::PortSet> {
         let ranges = match set {
             PortSet::Everything => return Ok(value::PortSet::EVERYTHING),
             PortSet::Ranges(ranges) if ranges.is_empty() => return Ok(value::PortSet::NOTHING),
@@ -54,7 +58,9 @@ impl PortRanges {
         if free > len {
             self.free.insert(start + len, free - len);
         }
-        ops.extend((start..).zip(ranges).map(|(index, range)| Op::SetPortRange { index, range: *range }));
+        ops.extend(
+            (start..).zip(ranges).map(|(index, range)| Op::SetPortRange { index, range: *range }),
+        );
         let place = value::PortSet { start, len };
         self.placed.insert(set.clone(), place);
         Ok(place)

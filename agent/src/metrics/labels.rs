@@ -20,20 +20,6 @@ macro_rules! words {
 }
 
 words! {
-    /// What can be rejected because it is not understood.
-    ObjectKind {
-        /// A manifest file that could not be read or parsed as a whole.
-        File => "File",
-        /// A Namespace.
-        Namespace => "Namespace",
-        /// A Pod.
-        Pod => "Pod",
-        /// A NetworkPolicy.
-        NetworkPolicy => "NetworkPolicy",
-    }
-}
-
-words! {
     /// How far a pod of this node has come.
     EndpointState {
         /// Programs and policy are in place.
@@ -42,6 +28,8 @@ words! {
         Pending => "pending",
         /// Attaching or writing its policy failed; it is tried again.
         Failed => "failed",
+        /// It is nobody's for sure, or its pod is gone: nothing passes.
+        Closed => "closed",
     }
 }
 
@@ -58,10 +46,6 @@ words! {
         Rules => "rules",
         /// Port ranges of all rules.
         PortRanges => "port_ranges",
-        /// IPv4 flows whose replies pass.
-        FlowsV4 => "flows_v4",
-        /// IPv6 flows whose replies pass.
-        FlowsV6 => "flows_v6",
     }
 }
 
@@ -70,11 +54,10 @@ words! {
     DropEventOutcome {
         /// It stands in the log.
         Logged => "logged",
-        /// The kernel did not write it: the pod's budget for this second was used up.
+        /// The kernel did not write it: the pod's budget for this second was used up, or the ring
+        /// buffer between kernel and agent was full.
         SuppressedKernel => "suppressed_kernel",
         /// The agent did not log it: the log's rate limit was reached.
         SuppressedLog => "suppressed_log",
-        /// The ring buffer between kernel and agent was full.
-        Lost => "lost",
     }
 }

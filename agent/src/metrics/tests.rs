@@ -56,7 +56,7 @@ fn the_page_of_a_small_node_is_this() {
         row("db", Ingress, Verdict::Allow(AllowReason::Rule), 5),
     ]);
     metrics.set_source(true, true);
-    metrics.set_rejected_objects(ObjectKind::NetworkPolicy, 1);
+    metrics.set_rejected_objects(ProblemKind::NetworkPolicy, 1);
     metrics.set_endpoints(EndpointState::Attached, 2);
     metrics.set_isolated_endpoints(Ingress, 1);
     metrics.set_map(Map::Rules, 12, 262_144);
@@ -178,7 +178,7 @@ fn the_document_explains_every_reason_and_every_word_of_a_label() {
     let document = include_str!("../../../docs/metrics.md");
     let words = (AllowReason::ALL.iter().map(|reason| reason.as_str()))
         .chain(DropReason::ALL.iter().map(|reason| reason.as_str()))
-        .chain(ObjectKind::ALL.iter().map(|kind| kind.as_str()))
+        .chain(ProblemKind::ALL.iter().map(|kind| kind.as_str()))
         .chain(EndpointState::ALL.iter().map(|state| state.as_str()))
         .chain(Map::ALL.iter().map(|map| map.as_str()))
         .chain(DropEventOutcome::ALL.iter().map(|outcome| outcome.as_str()));
