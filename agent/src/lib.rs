@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod command;
 pub mod convert;
 pub mod dataplane;
 pub mod drops;

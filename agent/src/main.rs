@@ -1,3 +1,7 @@
 //! The one binary of Bulkhead.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bulkhead::command::main()
+}

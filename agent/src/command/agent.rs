@@ -1,0 +1,98 @@
+//! `bulkhead agent`: enforce, until asked to stop.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use bulkhead_common::verdict::DenyAction;
+use clap::{Args, ValueEnum};
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    agent::{self, Config},
+    enforcer::Options,
+};
+
+/// Enforce NetworkPolicies on this node's pods, until SIGTERM or SIGINT
+///
+/// Reads Namespaces, Pods and NetworkPolicies, finds each pod's veth by its addresses, and attaches
+/// eBPF programs there that deny every packet no rule allows. Needs root, or the capabilities
+/// CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  bulkhead agent --manifests deploy/examples/wordpress-mysql
+  bulkhead agent --manifests /etc/bulkhead --node worker-1 --deny-action reject
+  curl http://127.0.0.1:9180/readyz")]
+pub struct Agent {
+    /// Directory of Kubernetes manifests (*.yaml, *.yml, *.json), watched for changes
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
+    /// Enforce for the pods of this node only (spec.nodeName); without it, for every pod whose
+    /// interface is here
+    #[arg(long, value_name = "NAME", env = "BULKHEAD_NODE")]
+    node: Option<String>,
+    /// Where to serve /metrics, /healthz and /readyz
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9180")]
+    metrics_address: SocketAddr,
+    /// What denied peers get to see; the annotation bulkhead.io/deny-action of a Namespace decides
+    /// for its pods
+    #[arg(long, value_enum, default_value = "drop")]
+    deny_action: Action,
+    /// Let pods send from addresses that are not theirs
+    #[arg(long)]
+    allow_spoofed_sources: bool,
+    /// Log every verdict in the kernel; slow
+    #[arg(long)]
+    debug_packets: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Action {
+    /// Nothing: connections time out
+    Drop,
+    /// An answer: TCP is reset, all else gets "port unreachable"
+    Reject,
+}
+
+impl Agent {
+    /// Runs the agent.
+    ///
+    /// # Errors
+    ///
+    /// See [`agent::run`].
+    pub fn run(self) -> Result<ExitCode> {
+        let config = Config {
+            manifests: self.manifests,
+            metrics_address: self.metrics_address,
+            options: Options {
+                node: self.node,
+                deny_action: match self.deny_action {
+                    Action::Drop => DenyAction::Drop,
+                    Action::Reject => DenyAction::Reject,
+                },
+                check_source: !self.allow_spoofed_sources,
+            },
+            debug_packets: self.debug_packets,
+        };
+        // The loop is one task; beside it there is little but the metrics page.
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
+            let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
+            let shutdown = async move {
+                tokio::select! {
+                    _ = terminate.recv() => tracing::info!("SIGTERM: ending"),
+                    _ = interrupt.recv() => tracing::info!("SIGINT: ending"),
+                }
+            };
+            agent::run(config, shutdown).await
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
