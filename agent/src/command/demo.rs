@@ -7,6 +7,7 @@ mod expectation;
 mod interrupt;
 mod needs;
 mod process;
+mod script;
 mod stage;
 mod story;
 mod teller;
@@ -16,13 +17,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use expectation::{Judgement, Outcome};
+use expectation::{Expectation, Judgement};
 use interrupt::Interrupt;
+use script::{Act, Chapter, Place, Step};
 use stage::Stage;
-use story::{Act, Chapter, Step};
 use teller::Teller;
 
 /// What shells say of a program that Ctrl-C ended: 128 and the number of SIGINT.
@@ -80,12 +81,17 @@ impl Demo {
                 teller.step(step, &outcome, &judgement)?;
                 count += 1;
                 if let Judgement::Failed(_) = judgement {
+                    // Without the agent nothing that follows would say anything.
+                    ensure!(step.expect != Expectation::Ready, stage.end_of_log()?);
                     failed.push(format!("{}. {}: {}", number + 1, step.place, step.command));
                 }
                 if self.verbose {
                     teller.log(&stage.new_log()?)?;
                 }
             }
+        }
+        if !failed.is_empty() && !self.verbose {
+            teller.line(&format!("\n{}", stage.end_of_log()?))?;
         }
         drop(stage);
         teller.summary(count, &failed, started.elapsed())?;
@@ -104,44 +110,32 @@ fn perform(
     match chapter.act {
         Act::None => return Ok(()),
         Act::StartAgent => {
-            teller.command("node", stage::AGENT_COMMAND)?;
+            teller.command(Place::Node, stage::AGENT_COMMAND)?;
             stage.start_agent()?;
         }
-        Act::Write { file, text } => {
-            teller.file(file, text)?;
-            stage.write_manifest(file, text)?;
-        }
-        Act::Remove { file } => {
-            teller.command("node", &format!("rm manifests/{file}"))?;
-            stage.remove_manifest(file)?;
+        Act::Run(commands) => {
+            for command in commands {
+                let outcome = stage.run(Place::Node, command, interrupt)?;
+                teller.command(Place::Node, command)?;
+                teller.output(&outcome.output)?;
+                ensure!(outcome.status == Some(0), "that command failed");
+            }
         }
     }
     let Some(first) = chapter.steps.first() else { return Ok(()) };
-    let last = settle(first, stage, interrupt)?;
-    match (chapter.act, last) {
-        // Nothing that follows would say anything.
-        (Act::StartAgent, Some(answer)) => {
-            anyhow::bail!(
-                "the agent is not ready after {} s: {}\nIts log:\n{}",
-                LIVE_WITHIN.as_secs(),
-                answer.output.trim(),
-                stage.new_log()?.trim_end()
-            )
-        }
-        // The step itself will show it.
-        (Act::StartAgent | Act::None | Act::Write { .. } | Act::Remove { .. }, _) => Ok(()),
-    }
+    settle(first, stage, interrupt)
 }
 
-/// Takes a step again and again until it turns out as expected; what came last, if it never does.
-fn settle(step: &Step, stage: &mut Stage, interrupt: &Interrupt) -> Result<Option<Outcome>> {
+/// Takes a step again and again until it turns out as expected. If it never does, whoever takes it
+/// next sees that.
+fn settle(step: &Step, stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
     let deadline = Instant::now() + LIVE_WITHIN;
     loop {
         stage.require_agent()?;
         let outcome = stage.run(step.place, step.command, interrupt)?;
         match step.expect.judge(&outcome) {
-            Judgement::Met => return Ok(None),
-            Judgement::Failed(_) if Instant::now() > deadline => return Ok(Some(outcome)),
+            Judgement::Met => return Ok(()),
+            Judgement::Failed(_) if Instant::now() > deadline => return Ok(()),
             Judgement::Failed(_) => interrupt.pause(LOOK_EVERY)?,
         }
     }

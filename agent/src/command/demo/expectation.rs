@@ -123,7 +123,7 @@ impl fmt::Display for Expectation {
             Self::TimedOut => "nothing answers, curl gives up",
             Self::Refused => "the connection is refused at once",
             Self::Counted => "the denied packets were counted",
-            Self::Logged => "the log names the pods, the port and the policy",
+            Self::Logged => "the log names pods, ports and the policy",
         })
     }
 }

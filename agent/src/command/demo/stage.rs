@@ -5,9 +5,9 @@
 use std::{
     env,
     fs::{self, File, OpenOptions},
-    io::{Read, Seek, SeekFrom},
+    io::{Read, Seek},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
@@ -18,7 +18,8 @@ use super::{
     expectation::Outcome,
     interrupt::Interrupt,
     process::{self, Process},
-    story::{MANIFESTS, Place},
+    script::Place,
+    story::FILES,
 };
 use crate::lab::{Lab, Listener, NODE_IPV4, NODE_IPV6, Namespace, Pod, Wiring};
 
@@ -30,8 +31,8 @@ const AGENT_ARGUMENTS: [&str; 5] =
     ["agent", "--manifests", "manifests", "--metrics-address", "127.0.0.1:9180"];
 
 const AGENT_LOG: &str = "agent.log";
-/// Below the stage's directory.
-const MANIFEST_DIRECTORY: &str = "manifests";
+/// How much of the log is shown where something failed.
+const LAST_LINES: usize = 20;
 
 /// A name and addresses, as in `pods.yaml`.
 struct Role {
@@ -82,7 +83,11 @@ impl Stage {
             .prefix("bulkhead-demo-")
             .tempdir()
             .context("cannot make a temporary directory")?;
-        fs::create_dir(directory.path().join(MANIFEST_DIRECTORY))?;
+        fs::create_dir(directory.path().join("manifests"))?;
+        for (file, text) in FILES {
+            let path = directory.path().join(file);
+            fs::write(&path, text).with_context(|| path.display().to_string())?;
+        }
 
         let lab = Lab::new()?;
         let pod = |role: Role| {
@@ -93,18 +98,13 @@ impl Stage {
         let [wordpress, mysql, intruder] = [pod(WORDPRESS)?, pod(MYSQL)?, pod(INTRUDER)?];
         let listener = Listener::start(mysql.namespace(), mysql.name(), &PORTS)?;
 
-        let stage =
-            Self { agent: None, _listener: listener, wordpress, mysql, intruder, lab, directory };
-        for (file, text) in MANIFESTS {
-            stage.write_manifest(file, text)?;
-        }
-        Ok(stage)
+        Ok(Self { agent: None, _listener: listener, wordpress, mysql, intruder, lab, directory })
     }
 
     /// What there is, for the reader.
     pub(super) fn description(&self) -> String {
-        let mut text = "\nEach of these is a network namespace of this machine. `NAME $ COMMAND` \
-                        stands for\n`ip netns exec NAMESPACE COMMAND`.\n\n"
+        let mut text = "\nEach of these is a network namespace of this machine; `NAME $ COMMAND` \
+                        stands for\n`ip netns exec NAMESPACE sh -c 'COMMAND'`.\n\n"
             .to_owned();
         let row = |name: &str, ipv4: &dyn ToString, ipv6: &dyn ToString, namespace: &Namespace| {
             let (ipv4, ipv6) = (ipv4.to_string(), ipv6.to_string());
@@ -135,8 +135,17 @@ impl Stage {
     pub(super) fn require_agent(&mut self) -> Result<()> {
         let Some(agent) = &mut self.agent else { return Ok(()) };
         let Some(status) = agent.process.ended()? else { return Ok(()) };
-        agent.log.seek(SeekFrom::Start(0))?;
-        bail!("the agent ended ({status}). Its log:\n{}", self.new_log()?.trim_end());
+        bail!("the agent ended ({status}). {}", self.end_of_log()?);
+    }
+
+    /// The last lines that the agent logged.
+    pub(super) fn end_of_log(&mut self) -> Result<String> {
+        let Some(agent) = &mut self.agent else { return Ok("It did not start.".to_owned()) };
+        agent.log.rewind()?;
+        let log = self.new_log()?;
+        let lines: Vec<_> = log.lines().collect();
+        let end = &lines[lines.len().saturating_sub(LAST_LINES)..];
+        Ok(format!("The agent's log ends with:\n{}", end.join("\n")))
     }
 
     /// What the agent logged since this was called last.
@@ -153,24 +162,6 @@ impl Stage {
         let mut command = self.command(place, "sh");
         command.args(["-c", line]);
         process::run(command, interrupt)
-    }
-
-    /// Puts a manifest in place, whole at any moment.
-    pub(super) fn write_manifest(&self, file: &str, text: &str) -> Result<()> {
-        let aside = self.directory.path().join("manifest");
-        fs::write(&aside, text).with_context(|| aside.display().to_string())?;
-        let path = self.manifest(file);
-        fs::rename(&aside, &path).with_context(|| path.display().to_string())
-    }
-
-    /// Removes a manifest.
-    pub(super) fn remove_manifest(&self, file: &str) -> Result<()> {
-        let path = self.manifest(file);
-        fs::remove_file(&path).with_context(|| path.display().to_string())
-    }
-
-    fn manifest(&self, file: &str) -> PathBuf {
-        self.directory.path().join(MANIFEST_DIRECTORY).join(file)
     }
 
     fn command(&self, place: Place, program: impl AsRef<Path>) -> Command {
@@ -199,7 +190,7 @@ mod tests {
 
     #[test]
     fn pods_have_the_addresses_of_their_manifests() {
-        let (_, pods) = MANIFESTS[1];
+        let (_, pods) = FILES[1];
         for Role { name, ipv4, ipv6 } in [WORDPRESS, MYSQL, INTRUDER] {
             let lines = [
                 format!("  name: {name}\n"),

@@ -3,66 +3,17 @@
 //! Data only. Invariant: each command line is run as it stands here, by a shell in the namespace
 //! of the pod (or node) whose name stands before it.
 
-use std::fmt;
-
-use super::expectation::Expectation::{
-    self, Counted, EveryPacketAnswered, EveryPacketLost, Greeted, Logged, PingRejected, Ready,
-    Refused, TimedOut,
+use super::{
+    expectation::Expectation::{
+        Counted, EveryPacketAnswered, EveryPacketLost, Greeted, Logged, PingRejected, Ready,
+        Refused, TimedOut,
+    },
+    script::{
+        Act, Chapter,
+        Place::{Intruder, Node, Wordpress},
+        Step,
+    },
 };
-
-use Place::{Intruder, Node, Wordpress};
-
-/// A part of the story.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Chapter {
-    pub(super) title: &'static str,
-    /// What is going to happen, and why.
-    pub(super) tells: &'static str,
-    pub(super) act: Act,
-    /// What shows it. The first tells whether the act has taken effect.
-    pub(super) steps: &'static [Step],
-}
-
-/// What a chapter changes.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Act {
-    /// Nothing.
-    None,
-    /// Starts the agent on the node.
-    StartAgent,
-    /// Puts a manifest in place, or replaces it.
-    Write { file: &'static str, text: &'static str },
-    /// Removes a manifest.
-    Remove { file: &'static str },
-}
-
-/// One command.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
-    /// What it is for.
-    pub(super) tells: &'static str,
-    pub(super) place: Place,
-    pub(super) command: &'static str,
-    pub(super) expect: Expectation,
-}
-
-/// Where a command runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    Node,
-    Wordpress,
-    Intruder,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Node => "node",
-            Wordpress => "wordpress",
-            Intruder => "intruder",
-        })
-    }
-}
 
 macro_rules! manifest {
     ($name:literal) => {
@@ -70,13 +21,20 @@ macro_rules! manifest {
     };
 }
 
-/// What is there before the agent starts.
-pub(super) const MANIFESTS: [(&str, &str); 2] =
-    [("namespace.yaml", manifest!("namespace.yaml")), ("pods.yaml", manifest!("pods.yaml"))];
-
-/// The last mapping of the file is `metadata`.
-const NAMESPACE_THAT_REJECTS: &str =
-    concat!(manifest!("namespace.yaml"), "  annotations:\n    bulkhead.io/deny-action: reject\n");
+/// The files that are there from the beginning. The agent reads those in `manifests`.
+pub(super) const FILES: [(&str, &str); 4] = [
+    ("manifests/namespace.yaml", manifest!("namespace.yaml")),
+    ("manifests/pods.yaml", manifest!("pods.yaml")),
+    ("networkpolicy.yaml", manifest!("networkpolicy.yaml")),
+    // The last mapping of the file is `metadata`.
+    (
+        "namespace-reject.yaml",
+        concat!(
+            manifest!("namespace.yaml"),
+            "  annotations:\n    bulkhead.io/deny-action: reject\n"
+        ),
+    ),
+];
 
 pub(super) const INTRODUCTION: &str = "\
 Bulkhead denies every packet to a pod that no NetworkPolicy allows. Here is what that looks like:
@@ -136,25 +94,28 @@ pub(super) const STORY: &[Chapter] = &[
         title: "A policy: only WordPress, only TCP port 3306",
         tells: "The policy is put into the agent's directory. From then on the database is \
                 isolated: what no rule allows is denied, and a denied packet vanishes.",
-        act: Act::Write { file: "networkpolicy.yaml", text: manifest!("networkpolicy.yaml") },
+        act: Act::Run(&[
+            "mv networkpolicy.yaml manifests/",
+            "grep -v '^ *#' manifests/networkpolicy.yaml",
+        ]),
         steps: &[
             Step {
-                tells: "The intruder pings the database again.",
+                tells: "The intruder does not reach the database any more ...",
                 place: Intruder,
-                command: "ping -c 3 -i 0.2 -W 1 10.0.0.10",
-                expect: EveryPacketLost,
+                command: "echo quit | curl -sS --max-time 1 telnet://10.0.0.10:3306",
+                expect: TimedOut,
             },
             Step {
-                tells: "Its web server is out of the intruder's reach ...",
+                tells: "... nor the web server ...",
                 place: Intruder,
                 command: "curl -sS --max-time 1 http://10.0.0.10/",
                 expect: TimedOut,
             },
             Step {
-                tells: "... and so is the database.",
+                tells: "... and cannot even tell whether there is anybody.",
                 place: Intruder,
-                command: "echo quit | curl -sS --max-time 1 telnet://10.0.0.10:3306",
-                expect: TimedOut,
+                command: "ping -c 3 -i 0.2 -W 1 10.0.0.10",
+                expect: EveryPacketLost,
             },
             Step {
                 tells: "WordPress reaches its database: that is what the rule says.",
@@ -205,7 +166,10 @@ pub(super) const STORY: &[Chapter] = &[
         title: "Denied, and told so: reject",
         tells: "Silence hides the database, but keeps honest clients waiting. An annotation of the \
                 namespace has the sender of a denied packet told at once.",
-        act: Act::Write { file: "namespace.yaml", text: NAMESPACE_THAT_REJECTS },
+        act: Act::Run(&[
+            "mv namespace-reject.yaml manifests/namespace.yaml",
+            "grep -v '^ *#' manifests/namespace.yaml",
+        ]),
         steps: &[
             Step {
                 tells: "The intruder's ping is answered, by an error.",
@@ -260,7 +224,7 @@ pub(super) const STORY: &[Chapter] = &[
     Chapter {
         title: "Without the policy, everything connects again",
         tells: "The policy's file is removed.",
-        act: Act::Remove { file: "networkpolicy.yaml" },
+        act: Act::Run(&["rm manifests/networkpolicy.yaml"]),
         steps: &[
             Step {
                 tells: "The intruder pings the database ...",
@@ -304,7 +268,7 @@ pub(super) const STORY: &[Chapter] = &[
             Step {
                 tells: "The log says who was denied what, and which policies isolate the pod:",
                 place: Node,
-                command: "grep -m 3 bulkhead::drops agent.log",
+                command: "grep -m 5 bulkhead::drops agent.log",
                 expect: Logged,
             },
         ],

@@ -13,7 +13,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::{
     expectation::{Judgement, Outcome},
-    story::Step,
+    script::Step,
 };
 
 const HEADING: Style = AnsiColor::Cyan.on_default().bold();
@@ -58,11 +58,9 @@ impl Teller {
         writeln!(self.out, "  {place} $ {COMMAND}{command}{COMMAND:#}")
     }
 
-    /// A file that is about to be put in place, without its comments.
-    pub(super) fn file(&mut self, file: &str, text: &str) -> io::Result<()> {
-        self.command("node", &format!("cat manifests/{file}   # comments left out"))?;
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        self.indented(lines, Style::new())
+    /// What a command printed.
+    pub(super) fn output(&mut self, text: &str) -> io::Result<()> {
+        self.indented(text.lines(), Style::new())
     }
 
     /// A command, its output, and what to think of it.
@@ -75,13 +73,17 @@ impl Teller {
         writeln!(self.out)?;
         self.paragraph(step.tells)?;
         self.command(step.place, step.command)?;
-        self.indented(outcome.output.lines(), Style::new())?;
+        self.output(&outcome.output)?;
         match judgement {
             Judgement::Met => {
                 writeln!(self.out, "  {MET}✓ as expected: {}{MET:#}", step.expect)
             }
             Judgement::Failed(instead) => {
-                writeln!(self.out, "  {FAILED}✗ expected: {}, but {instead}{FAILED:#}", step.expect)
+                writeln!(
+                    self.out,
+                    "  {FAILED}✗ expected: {}; instead: {instead}{FAILED:#}",
+                    step.expect
+                )
             }
         }
     }
@@ -121,7 +123,10 @@ impl Teller {
         style: Style,
     ) -> io::Result<()> {
         for line in lines {
-            writeln!(self.out, "    {style}{line}{style:#}")?;
+            match line {
+                "" => writeln!(self.out)?,
+                line => writeln!(self.out, "    {style}{line}{style:#}")?,
+            }
         }
         Ok(())
     }
