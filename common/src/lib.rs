@@ -7,15 +7,21 @@
 //! - [`verdict`] names every outcome,
 //! - [`key`] and [`value`] are the maps' contents, byte for byte,
 //! - [`event`] is the record of one dropped packet,
-//! - [`abi`] names the maps and fixes their capacities.
+//! - [`abi`] names the maps and fixes their capacities,
+//! - `frames` builds frames for tests; it is there for them alone.
 //!
 //! Nothing in here allocates, does I/O, reads a clock or can panic: packets and maps are reached
 //! through two small traits, [`packet::Bytes`] and [`decide::Maps`].
 #![no_std]
 
+#[cfg(any(test, feature = "test-frames"))]
+extern crate std;
+
 pub mod abi;
 pub mod decide;
 pub mod event;
+#[cfg(any(test, feature = "test-frames"))]
+pub mod frames;
 pub mod key;
 pub mod packet;
 pub mod value;

@@ -56,7 +56,7 @@ impl Kernel {
     pub fn load(options: Options) -> anyhow::Result<Self> {
         let log_level: u8 = if options.debug_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
-            .override_global(aya_log::LEVEL, &log_level, true)
+            .override_global(aya_log::LEVEL, &log_level, options.debug_log)
             .load(OBJECT)
             .context(
                 "cannot create the eBPF maps; this needs root, or the capabilities CAP_BPF, \
