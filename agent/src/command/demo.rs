@@ -30,10 +30,12 @@ use teller::Teller;
 const INTERRUPTED: u8 = 130;
 /// How long a change of the manifests may take to show.
 const LIVE_WITHIN: Duration = Duration::from_secs(5);
+/// How long the agent may take to start: the kernel verifies the programs, on a busy machine too.
+const START_WITHIN: Duration = Duration::from_secs(30);
 /// How often it is looked whether it shows.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Shows what Bulkhead does, with real pings and curls on a small node of network namespaces
+/// Show what Bulkhead does, with real pings and curls on a small node of network namespaces
 ///
 /// Takes about twenty seconds, needs root, touches nothing outside its own namespaces, and leaves
 /// nothing behind. Exits with 1 if something did not turn out as expected.
@@ -107,11 +109,12 @@ fn perform(
     interrupt: &Interrupt,
 ) -> Result<()> {
     teller.paragraph(chapter.tells)?;
-    match chapter.act {
+    let within = match chapter.act {
         Act::None => return Ok(()),
         Act::StartAgent => {
             teller.command(Place::Node, stage::AGENT_COMMAND)?;
             stage.start_agent()?;
+            START_WITHIN
         }
         Act::Run(commands) => {
             for command in commands {
@@ -120,16 +123,17 @@ fn perform(
                 teller.output(&outcome.output)?;
                 ensure!(outcome.status == Some(0), "that command failed");
             }
+            LIVE_WITHIN
         }
-    }
+    };
     let Some(first) = chapter.steps.first() else { return Ok(()) };
-    settle(first, stage, interrupt)
+    settle(first, within, stage, interrupt)
 }
 
 /// Takes a step again and again until it turns out as expected. If it never does, whoever takes it
 /// next sees that.
-fn settle(step: &Step, stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
-    let deadline = Instant::now() + LIVE_WITHIN;
+fn settle(step: &Step, within: Duration, stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
+    let deadline = Instant::now() + within;
     loop {
         stage.require_agent()?;
         let outcome = stage.run(step.place, step.command, interrupt)?;
