@@ -274,3 +274,6 @@ pub(super) const STORY: &[Chapter] = &[
         ],
     },
 ];
+
+#[cfg(test)]
+mod tests;
