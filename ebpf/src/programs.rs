@@ -5,9 +5,10 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
+use aya_log_ebpf::debug;
 use bulkhead_common::{
     abi,
-    decide::{self, Hook},
+    decide,
     verdict::{Direction, DropReason, Verdict},
 };
 
@@ -19,13 +20,13 @@ use crate::{
 
 /// Packets to the pod: the egress hook of the host-side veth.
 #[classifier]
-pub fn to_pod(ctx: TcContext) -> i32 {
+pub(crate) fn to_pod(ctx: TcContext) -> i32 {
     judge(&ctx, Direction::Ingress)
 }
 
 /// Packets from the pod: the ingress hook of the host-side veth.
 #[classifier]
-pub fn from_pod(ctx: TcContext) -> i32 {
+pub(crate) fn from_pod(ctx: TcContext) -> i32 {
     judge(&ctx, Direction::Egress)
 }
 
@@ -40,6 +41,15 @@ fn judge(ctx: &TcContext, direction: Direction) -> i32 {
     };
     let verdict = decide::decide(&hook, endpoint, &frame, &Tables);
     maps::count(endpoint.counters, direction, verdict, frame.wire_len());
+    // Switched off, the verifier removes this.
+    debug!(
+        ctx,
+        "interface {}, direction {}: verdict {}, {} bytes",
+        hook.ifindex,
+        direction as u8,
+        verdict.column(),
+        frame.wire_len()
+    );
     match verdict {
         // Other programs at this hook still run.
         Verdict::Allow(_) => TC_ACT_UNSPEC,

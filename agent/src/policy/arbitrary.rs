@@ -36,8 +36,15 @@ pub fn every_address() -> BTreeSet<IpAddr> {
 }
 
 fn pod_addresses() -> Vec<IpAddr> {
-    let v4 = (1..=ADDRESSES_V4).map(|last| ip(&format!("10.0.0.{last}")));
-    v4.chain((1..=ADDRESSES_V6).map(|last| ip(&format!("fd00::{last}")))).collect()
+    [addresses_v4(), addresses_v6()].concat()
+}
+
+fn addresses_v4() -> Vec<IpAddr> {
+    (1..=ADDRESSES_V4).map(|last| ip(&format!("10.0.0.{last}"))).collect()
+}
+
+fn addresses_v6() -> Vec<IpAddr> {
+    (1..=ADDRESSES_V6).map(|last| ip(&format!("fd00::{last}"))).collect()
 }
 
 /// The ports at which port ranges begin and end.
@@ -78,16 +85,17 @@ pub fn pod() -> impl Strategy<Value = Pod> {
     (
         object_key(),
         labels(),
-        sample::subsequence(pod_addresses(), 0..=2),
+        option::weighted(0.8, sample::select(addresses_v4())),
+        option::weighted(0.3, sample::select(addresses_v6())),
         prop_oneof![6 => Just(Some(NODE)), 2 => Just(Some("there")), 1 => Just(None)],
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.1),
     )
-        .prop_map(|(key, labels, addresses, node, host_network, ended)| Pod {
+        .prop_map(|(key, labels, v4, v6, node, host_network, ended)| Pod {
             uid: key.to_string(),
             key,
             labels,
-            addresses,
+            addresses: v4.into_iter().chain(v6).collect(),
             node: node.map(str::to_owned),
             host_network,
             ended,

@@ -1,45 +1,24 @@
 //! The compiler against the specification, over random clusters.
 
-use std::collections::BTreeMap;
+mod node;
+
+use std::{collections::BTreeMap, net::IpAddr};
 
 use bulkhead_common::{
     key::RuleKey,
-    value::{IDENTITY_NODE, IDENTITY_NONE},
     verdict::{DenyAction, Direction},
 };
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
+use self::node::Node;
 use super::{
     arbitrary::{NODE, change, cluster, every_address, every_port, node_addresses},
     compile::Compiler,
     compiled::{Closed, Compiled},
     evaluate::{Evaluation, Flow, Traffic, evaluate},
     index::Index,
-    model::{Change, ObjectKey, Protocol},
+    model::{Change, Protocol},
 };
-
-/// Whether the first packet of a flow passes, by what the kernel's maps would hold.
-fn verdict(compiled: &Compiled, pod: &ObjectKey, flow: &Flow) -> bool {
-    let endpoint = &compiled.endpoints[pod];
-    let (side, is_own_node) = match flow.direction {
-        Direction::Ingress => (&endpoint.ingress, flow.from_own_node),
-        Direction::Egress => {
-            (&endpoint.egress, compiled.peers.get(&flow.peer) == Some(&IDENTITY_NODE))
-        }
-    };
-    if is_own_node || endpoint.addresses.contains(&flow.peer) {
-        return true;
-    }
-    let Some(side) = side else { return true };
-    let (protocol, port) = match flow.traffic {
-        Traffic::Port(protocol, port) => (protocol.number(), Some(port)),
-        Traffic::Other(protocol) => (protocol, None),
-    };
-    let identity = compiled.peers.get(&flow.peer).copied().unwrap_or(IDENTITY_NONE);
-    let key = RuleKey { policy_set: side.policy_set, identity };
-    side.any_peer.contains(protocol, port)
-        || compiled.rules.get(&key).is_some_and(|ports| ports.contains(protocol, port))
-}
 
 fn index_of(changes: &[Change], node: Option<&str>) -> Index {
     let mut index = Index::new(node.map(str::to_owned));
@@ -71,35 +50,46 @@ fn every_flow() -> Vec<Flow> {
     flows
 }
 
-fn assert_compiled_is_as_evaluated(index: &Index, compiled: &Compiled, flows: &[Flow]) {
-    for pod in index.pods().keys() {
-        for flow in flows {
-            let Some(evaluation) = evaluate(index, pod, flow) else {
-                assert!(!compiled.endpoints.contains_key(pod), "{pod} is no endpoint");
+/// Every pod's every flow: the verdict function on what was programmed against the specification.
+fn assert_programmed_is_as_evaluated(index: &Index, compiled: &Compiled, node: &Node) {
+    for (name, pod) in index.pods() {
+        for flow in every_flow() {
+            let Some(evaluation) = evaluate(index, name, &flow) else {
+                assert!(!compiled.endpoints.contains_key(name), "{name} is no endpoint");
                 break;
             };
+            let of_family = |own: &&IpAddr| own.is_ipv4() == flow.peer.is_ipv4();
+            let Some(own) = pod.addresses.iter().find(of_family) else { continue };
+            let verdict = node.verdict(name, *own, &flow);
             assert_eq!(
-                verdict(compiled, pod, flow),
+                verdict.is_allow(),
                 evaluation.is_allowed(),
-                "{pod}, {flow:?}: {evaluation:?}, but compiled to {compiled:#?}"
+                "{name}, {flow:?}: {evaluation:?}, but {verdict:?} by {compiled:#?}"
             );
         }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn what_is_compiled_allows_what_the_specification_allows(
+    fn what_is_programmed_allows_what_the_specification_allows_in_one_state_after_the_other(
         changes in cluster(),
         node_addresses in node_addresses(),
-        node in prop::option::weighted(0.8, Just(NODE)),
+        node_name in prop::option::weighted(0.8, Just(NODE)),
+        more in prop::collection::vec(change(), 0..8),
     ) {
-        let mut index = index_of(&changes, node);
+        let mut index = index_of(&changes, node_name);
         index.set_node_addresses(node_addresses);
-        let compiled = Compiler::new(DenyAction::Drop).compile(&index);
-        assert_compiled_is_as_evaluated(&index, &compiled, &every_flow());
+        let mut compiler = Compiler::new(DenyAction::Drop);
+        let mut node = Node::new();
+        for change in [None].into_iter().chain(more.into_iter().map(Some)) {
+            change.map(|change| index.apply(change));
+            let compiled = compiler.compile(&index);
+            node.program(&compiled);
+            assert_programmed_is_as_evaluated(&index, &compiled, &node);
+        }
     }
 
     #[test]
