@@ -68,9 +68,9 @@ pub struct FlowKey<const N: usize> {
     pub peer: Address<N>,
     /// The host-side interface of the pod.
     pub ifindex: u32,
-    /// The pod's port, or the identifier of an ICMP echo.
+    /// The pod's port. The identifier of an ICMP echo that the pod asks for; zero for the peer's.
     pub pod_port: Port,
-    /// The other end's port; zero for ICMP.
+    /// The other end's port. The identifier of an ICMP echo that it asks for; zero for the pod's.
     pub peer_port: Port,
     /// The IP protocol number.
     pub protocol: u32,

@@ -224,11 +224,11 @@ pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {
     if total_len > available {
         return Packet::unaddressed(DropReason::Truncated);
     }
-    let [protocol] = header.protocol;
+    let [number] = header.protocol;
     let transport_offset = ETHERNET_LEN + header_len;
     let transport_len = total_len - header_len;
     let transport = if u16::from_be_bytes(header.flags_offset) & 0x1fff == 0 {
-        Transport::read(frame, protocol, transport_offset, transport_len)
+        Transport::read(frame, protocol::ICMP, number, transport_offset, transport_len)
     } else {
         Transport::unreadable(DropReason::FragmentWithoutFirst)
     };
@@ -236,7 +236,7 @@ pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {
         unaddressed: None,
         source: header.source,
         destination: header.destination,
-        protocol,
+        protocol: number,
         transport_offset,
         transport_len,
         transport,
@@ -268,7 +268,7 @@ pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
     let last = last_header(frame, first, start, start + payload_len);
     let transport_len = (start + payload_len).saturating_sub(last.offset);
     let mut transport = match last.problem {
-        None => Transport::read(frame, last.protocol, last.offset, transport_len),
+        None => Transport::read(frame, protocol::ICMPV6, last.protocol, last.offset, transport_len),
         Some(reason) => Transport::unreadable(reason),
     };
     // RFC 4861: neighbour discovery never crosses a router, so nobody from elsewhere can send it.

@@ -1,1 +1,411 @@
+//! Which packet passes, clause by clause, over maps that the tests fill.
+//!
+//! `rules` has what rules decide, `flows` has replies; here is what comes before both.
 
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::IpAddr,
+    vec::Vec,
+};
+
+use super::*;
+use crate::{
+    frames::{Frame, Linear, VLAN, tcp},
+    key::{Ipv4, Ipv6},
+    value::{IDENTITY_FIRST, Side, flags::*},
+    verdict::{
+        AllowReason::NeighbourDiscovery,
+        DropReason::{
+            FragmentWithoutFirst, Malformed, RoutingHeader, TooManyExtensionHeaders, Truncated,
+            UnknownEthertype,
+        },
+        Verdict::{Allow, Deny},
+    },
+};
+
+mod flows;
+mod rules;
+
+const IFINDEX: u32 = 9;
+const ISOLATED: u32 = ISOLATED_INGRESS | ISOLATED_EGRESS;
+const FRIEND: u32 = IDENTITY_FIRST;
+const INGRESS_SET: u32 = 71;
+const EGRESS_SET: u32 = 72;
+
+/// A pod, its policy and the maps, all of them in memory.
+struct Node {
+    endpoint: Endpoint,
+    ranges: Vec<PortRange>,
+    rules: BTreeMap<RuleKey, PortSet>,
+    peers: BTreeMap<IpAddr, Peer>,
+    flows: RefCell<BTreeMap<(IpAddr, u32, Port, Port, u32), Flow>>,
+    now_ns: Cell<u64>,
+}
+
+impl Node {
+    /// One pod with these flags; no rule allows anything.
+    fn new(flags: u32) -> Self {
+        let side = |policy_set| Side { policy_set, any_peer: PortSet::NOTHING };
+        let [v4, v6] = [Net::V4, Net::V6].map(|net| Ends::of(net).pod);
+        let (IpAddr::V4(v4), IpAddr::V6(v6)) = (v4, v6) else { panic!("one of each family") };
+        Self {
+            endpoint: Endpoint {
+                ipv6: Address(v6.octets()),
+                ipv4: Address(v4.octets()),
+                ingress: side(INGRESS_SET),
+                egress: side(EGRESS_SET),
+                epoch: 1,
+                counters: 1,
+                flags,
+            },
+            ranges: Vec::new(),
+            rules: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            flows: RefCell::default(),
+            now_ns: Cell::new(1_000_000 * NS_PER_SEC),
+        }
+    }
+
+    /// Ranges of ports as a set; they come in ascending order.
+    fn port_set(&mut self, ranges: &[(u8, u16, u16)]) -> PortSet {
+        let start = self.ranges.len() as u32;
+        self.ranges.extend(ranges.iter().map(|&(protocol, first, last)| PortRange {
+            protocol: protocol.into(),
+            first,
+            last,
+        }));
+        PortSet { start, len: ranges.len() as u32 }
+    }
+
+    /// Allows these ports with [`FRIEND`] in a direction.
+    fn allow(&mut self, direction: Direction, ranges: &[(u8, u16, u16)]) {
+        let ports = self.port_set(ranges);
+        let policy_set = self.endpoint.side(direction).policy_set;
+        self.rules.insert(RuleKey { policy_set, identity: FRIEND }, ports);
+    }
+
+    /// Gives the friend's addresses their identity.
+    fn know_friend(&mut self) {
+        for net in Net::ALL {
+            self.peers.insert(Ends::of(net).friend, Peer { identities: [FRIEND, IDENTITY_NONE] });
+        }
+    }
+
+    fn meet(&self, direction: Direction, frame: &Frame) -> Verdict {
+        self.meet_bytes(direction, &frame.bytes())
+    }
+
+    fn meet_bytes(&self, direction: Direction, frame: &[u8]) -> Verdict {
+        let hook = Hook { direction, ifindex: IFINDEX, from_own_node: false, vlan_tagged: false };
+        decide(&hook, &self.endpoint, &Linear(frame), self)
+    }
+
+    fn pass_secs(&self, seconds: u64) {
+        self.now_ns.set(self.now_ns.get() + seconds * NS_PER_SEC);
+    }
+}
+
+macro_rules! maps {
+    ($n:literal) => {
+        impl Maps<$n> for Node {
+            fn peer(&self, address: &Address<$n>) -> Option<Peer> {
+                self.peers.get(&IpAddr::from(address.0)).copied()
+            }
+
+            fn rule(&self, key: &RuleKey) -> Option<PortSet> {
+                self.rules.get(key).copied()
+            }
+
+            fn port_range(&self, index: u32) -> Option<PortRange> {
+                self.ranges.get(index as usize).copied()
+            }
+
+            fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {
+                let FlowKey { peer, ifindex, pod_port, peer_port, protocol } = *key;
+                let key = (IpAddr::from(peer.0), ifindex, pod_port, peer_port, protocol);
+                self.flows.borrow().get(&key).copied()
+            }
+
+            fn set_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
+                let FlowKey { peer, ifindex, pod_port, peer_port, protocol } = *key;
+                let key = (IpAddr::from(peer.0), ifindex, pod_port, peer_port, protocol);
+                self.flows.borrow_mut().insert(key, *flow);
+            }
+
+            fn now_ns(&self) -> u64 {
+                self.now_ns.get()
+            }
+        }
+    };
+}
+maps!(4);
+maps!(16);
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Net {
+    V4,
+    V6,
+}
+
+impl Net {
+    const ALL: [Self; 2] = [Self::V4, Self::V6];
+}
+
+/// Who sends to whom.
+#[derive(Clone, Copy)]
+struct Ends {
+    pod: IpAddr,
+    friend: IpAddr,
+    stranger: IpAddr,
+}
+
+impl Ends {
+    fn of(net: Net) -> Self {
+        let host = |host: u8| match net {
+            Net::V4 => IpAddr::from([10, 0, 0, host]),
+            Net::V6 => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(host)]),
+        };
+        Self { pod: host(10), friend: host(11), stranger: host(13) }
+    }
+}
+
+/// Source and destination of what goes between the pod and a peer in a direction.
+fn between(net: Net, peer: IpAddr, direction: Direction) -> (IpAddr, IpAddr) {
+    let pod = Ends::of(net).pod;
+    match direction {
+        Direction::Ingress => (peer, pod),
+        Direction::Egress => (pod, peer),
+    }
+}
+
+/// A connection is opened from port 40000.
+fn open((from, to): (IpAddr, IpAddr), port: u16) -> Frame {
+    Frame::tcp((from, 40000).into(), (to, port).into(), tcp::SYN)
+}
+
+/// Each family in each direction.
+fn every_way() -> impl Iterator<Item = (Net, Direction)> {
+    Net::ALL.into_iter().flat_map(|net| Direction::ALL.map(|direction| (net, direction)))
+}
+
+/// TCP to `port` that cannot be read, with the reason.
+fn unreadable_frames(ends: (IpAddr, IpAddr), port: u16) -> Vec<(Vec<u8>, DropReason)> {
+    let whole = open(ends, port).bytes();
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = whole.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    std::vec![
+        (open(ends, port).tag(VLAN).bytes(), VlanTagged),
+        (changed(12, 0x77), UnknownEthertype),
+        (changed(14, 0x00), Malformed),
+        (whole[..20].to_vec(), Truncated),
+        (open(ends, port).cut(3).bytes(), Truncated),
+        (open(ends, port).fragment(3, true).bytes(), FragmentWithoutFirst),
+    ]
+}
+
+#[test]
+fn what_the_own_node_sends_passes_before_anything_is_read() {
+    let node = Node::new(ISOLATED | CHECK_SOURCE);
+    let hook = Hook {
+        direction: Direction::Ingress,
+        ifindex: IFINDEX,
+        from_own_node: true,
+        vlan_tagged: true,
+    };
+    for net in Net::ALL {
+        let ends = between(net, Ends::of(net).stranger, Direction::Ingress);
+        let mut frames: Vec<_> =
+            unreadable_frames(ends, 80).into_iter().map(|(frame, _)| frame).collect();
+        frames.push(open(ends, 80).bytes());
+        frames.push(Vec::new());
+        for frame in frames {
+            let verdict = decide(&hook, &node.endpoint, &Linear(&frame), &node);
+            assert_eq!(verdict, Allow(OwnNode));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_denied_for_an_isolated_pod() {
+    let mut node = Node::new(ISOLATED);
+    node.endpoint.ingress.any_peer = PortSet::EVERYTHING;
+    node.endpoint.egress.any_peer = PortSet::EVERYTHING;
+    for (net, direction) in every_way() {
+        let ends = between(net, Ends::of(net).stranger, direction);
+        for (frame, reason) in unreadable_frames(ends, 80) {
+            assert_eq!(node.meet_bytes(direction, &frame), Deny(reason), "{net:?} {direction:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_passes_where_the_pod_is_not_isolated() {
+    for (net, direction) in every_way() {
+        let other = match direction {
+            Direction::Ingress => ISOLATED_EGRESS,
+            Direction::Egress => ISOLATED_INGRESS,
+        };
+        let node = Node::new(other | CHECK_SOURCE);
+        let ends = between(net, Ends::of(net).stranger, direction);
+        for (frame, reason) in unreadable_frames(ends, 80) {
+            let verdict = node.meet_bytes(direction, &frame);
+            assert_eq!(verdict, Allow(NotIsolated), "{net:?} {direction:?} {reason:?}");
+        }
+    }
+}
+
+#[test]
+fn a_tag_that_the_device_took_off_counts_as_well() {
+    for (flags, verdict) in [(ISOLATED, Deny(VlanTagged)), (0, Allow(NotIsolated))] {
+        let node = Node::new(flags);
+        for (net, direction) in every_way() {
+            let hook =
+                Hook { direction, ifindex: IFINDEX, from_own_node: false, vlan_tagged: true };
+            let frame = open(between(net, Ends::of(net).stranger, direction), 80).bytes();
+            assert_eq!(decide(&hook, &node.endpoint, &Linear(&frame), &node), verdict);
+        }
+    }
+}
+
+#[test]
+fn every_reason_of_the_parser_reaches_the_verdict() {
+    use crate::frames::Extension::Sized;
+    let node = Node::new(ISOLATED);
+    let frame = || open(between(Net::V6, Ends::of(Net::V6).stranger, Direction::Ingress), 80);
+    let routing = Sized(protocol::ROUTING, std::vec![0; 22]);
+    let long = Sized(protocol::DESTINATION_OPTIONS, std::vec![0; 6 + 8 * 40]);
+    for (frame, reason) in [
+        (frame().extension(routing), RoutingHeader),
+        (frame().extension(long), TooManyExtensionHeaders),
+    ] {
+        assert_eq!(node.meet(Direction::Ingress, &frame), Deny(reason));
+    }
+}
+
+#[test]
+fn arp_and_neighbour_discovery_pass() {
+    let node = Node::new(ISOLATED | CHECK_SOURCE);
+    let mut arp = [0; 42];
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    for direction in Direction::ALL {
+        assert_eq!(node.meet_bytes(direction, &arp), Allow(NeighbourDiscovery));
+        let (from, to) = between(Net::V6, Ends::of(Net::V6).stranger, direction);
+        let unspecified = IpAddr::from([0_u16; 8]);
+        for kind in 133..=137 {
+            for from in [from, unspecified] {
+                let frame = Frame::icmp(from, to, kind, 0, [0; 4]);
+                let near = node.meet(direction, &frame.clone().hop_limit(255));
+                assert_eq!(near, Allow(NeighbourDiscovery), "type {kind}");
+            }
+            // Nobody from behind a router may claim to be a neighbour.
+            let frame = Frame::icmp(from, to, kind, 0, [0; 4]);
+            assert_eq!(node.meet(direction, &frame.hop_limit(254)), Deny(Malformed));
+        }
+    }
+}
+
+#[test]
+fn a_pod_sends_from_its_own_addresses_only() {
+    for net in Net::ALL {
+        let Ends { friend, stranger, pod } = Ends::of(net);
+        for flags in [CHECK_SOURCE, CHECK_SOURCE | ISOLATED] {
+            let mut node = Node::new(flags);
+            node.endpoint.egress.any_peer = PortSet::EVERYTHING;
+            assert_eq!(
+                node.meet(Direction::Egress, &open((friend, stranger), 80)),
+                Deny(SpoofedSource)
+            );
+            let fragment = open((friend, stranger), 80).fragment(3, false);
+            assert_eq!(node.meet(Direction::Egress, &fragment), Deny(SpoofedSource));
+            assert!(node.meet(Direction::Egress, &open((pod, stranger), 80)).is_allow());
+            // What others send to the pod is not the pod's own.
+            assert!(
+                node.meet(Direction::Ingress, &open((stranger, pod), 80)) != Deny(SpoofedSource)
+            );
+        }
+        let unchecked = Node::new(0);
+        let spoofed = open((friend, stranger), 80);
+        assert_eq!(unchecked.meet(Direction::Egress, &spoofed), Allow(NotIsolated));
+    }
+}
+
+#[test]
+fn a_pod_without_an_address_of_a_family_sends_nothing_in_it() {
+    let mut node = Node::new(CHECK_SOURCE);
+    node.endpoint.ipv4 = Address::ZERO;
+    let Ends { pod, friend, .. } = Ends::of(Net::V4);
+    assert_eq!(node.meet(Direction::Egress, &open((pod, friend), 80)), Deny(SpoofedSource));
+}
+
+#[test]
+fn link_local_addresses_are_no_forgery_but_meet_the_rules() {
+    let link_local = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 7]);
+    let friend = Ends::of(Net::V6).friend;
+    let send = |node: &Node, from| node.meet(Direction::Egress, &open((from, friend), 80));
+    assert_eq!(send(&Node::new(CHECK_SOURCE), link_local), Allow(NotIsolated));
+    assert_eq!(send(&Node::new(CHECK_SOURCE | ISOLATED), link_local), Deny(NotAllowed));
+    // fe80::/10 ends at febf.
+    let last = IpAddr::from([0xfebf, 0xffff, 0, 0, 0, 0, 0, 7]);
+    assert_eq!(send(&Node::new(CHECK_SOURCE), last), Allow(NotIsolated));
+    for first in [0xfec0, 0xfe7f, 0xff80, 0xfd80] {
+        let other = IpAddr::from([first, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(send(&Node::new(CHECK_SOURCE), other), Deny(SpoofedSource), "{first:#x}");
+    }
+}
+
+#[test]
+fn a_pod_reaches_itself() {
+    let node = Node::new(ISOLATED | CHECK_SOURCE);
+    for (net, direction) in every_way() {
+        let pod = Ends::of(net).pod;
+        assert_eq!(node.meet(direction, &open((pod, pod), 80)), Allow(Itself));
+        assert_eq!(node.meet(direction, &Frame::echo_request(pod, pod, 7)), Allow(Itself));
+    }
+}
+
+#[test]
+fn the_unspecified_address_is_not_a_pod_without_addresses() {
+    let mut node = Node::new(ISOLATED);
+    node.endpoint.ipv4 = Ipv4::ZERO;
+    node.endpoint.ipv6 = Ipv6::ZERO;
+    for direction in Direction::ALL {
+        for zero in [IpAddr::from([0; 4]), IpAddr::from([0_u16; 8])] {
+            assert_eq!(node.meet(direction, &open((zero, zero), 80)), Deny(NotAllowed));
+        }
+    }
+}
+
+#[test]
+fn the_pod_reaches_its_own_node_but_an_address_of_the_node_opens_nothing() {
+    let mut node = Node::new(ISOLATED | CHECK_SOURCE);
+    for net in Net::ALL {
+        let Ends { friend: address, pod, .. } = Ends::of(net);
+        node.peers.insert(address, Peer { identities: [IDENTITY_NODE, IDENTITY_NONE] });
+        assert_eq!(node.meet(Direction::Egress, &open((pod, address), 80)), Allow(OwnNode));
+        let ping = Frame::echo_request(pod, address, 7);
+        assert_eq!(node.meet(Direction::Egress, &ping), Allow(OwnNode));
+        assert_eq!(node.meet(Direction::Ingress, &open((address, pod), 80)), Deny(NotAllowed));
+    }
+}
+
+#[test]
+fn a_pod_that_is_not_isolated_passes_without_a_rule() {
+    let node = Node::new(CHECK_SOURCE);
+    for (net, direction) in every_way() {
+        let (from, to) = between(net, Ends::of(net).stranger, direction);
+        for frame in [
+            open((from, to), 80),
+            Frame::udp((from, 1).into(), (to, 2).into()),
+            Frame::sctp((from, 1).into(), (to, 2).into()),
+            Frame::echo_request(from, to, 7),
+            Frame::ip(from, to, 89, &[]),
+        ] {
+            assert_eq!(node.meet(direction, &frame), Allow(NotIsolated));
+        }
+    }
+}

@@ -200,6 +200,21 @@ fn other_icmp_belongs_to_no_flow() {
 }
 
 #[test]
+fn the_icmp_of_the_other_family_is_a_protocol_like_any_other() {
+    for (family, number, kinds) in [
+        (v4 as fn() -> _, protocol::ICMPV6, [128, 129, 133, 135, 136]),
+        (v6, protocol::ICMP, [0, 8, 3, 5, 11]),
+    ] {
+        let (from, to) = family();
+        for kind in kinds {
+            let message = [kind, 0, 0, 0, 0, 7, 0, 1];
+            let bytes = Frame::ip(from, to, number, &message).hop_limit(255).bytes();
+            assert_eq!(transport(&bytes), Ok((number, ALONE)), "type {kind}");
+        }
+    }
+}
+
+#[test]
 fn neighbour_discovery_has_a_hop_limit_of_255() {
     let (from, to) = v6();
     for kind in 133..=137 {

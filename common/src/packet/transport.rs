@@ -81,12 +81,22 @@ impl Transport {
     }
 
     /// Reads the transport header at `offset`, of a packet that has `len` bytes from there on.
+    ///
+    /// `icmp` is the number of ICMP in the packet's family. The other family's is a protocol like
+    /// any other: no host takes it for a ping, or for neighbour discovery.
     #[inline(always)]
-    pub(super) fn read<B: Bytes>(frame: &B, number: u8, offset: usize, len: usize) -> Self {
+    pub(super) fn read<B: Bytes>(
+        frame: &B,
+        icmp: u8,
+        number: u8,
+        offset: usize,
+        len: usize,
+    ) -> Self {
         let least = match number {
             protocol::TCP => TCP_LEN,
-            protocol::UDP | protocol::ICMP | protocol::ICMPV6 => size_of::<FirstBytes>(),
+            protocol::UDP => size_of::<FirstBytes>(),
             protocol::SCTP => SCTP_LEN,
+            _ if number == icmp => size_of::<FirstBytes>(),
             _ => return Self::ALONE,
         };
         if len < least {

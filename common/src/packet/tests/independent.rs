@@ -5,6 +5,7 @@
 //! - etherparse takes no notice of the UDP length beyond the datagram's own end, of hop limits, of
 //!   routing types, and of how many extension headers there are;
 //! - it follows an authentication header in IPv4, too: that is a protocol without ports here;
+//! - it reads the ICMP of either family in both;
 //! - it stops at an IPv6 extension header that is repeated: then it reports a protocol, no ports;
 //! - it reads no transport header of a first fragment.
 
@@ -68,15 +69,16 @@ fn theirs(bytes: &[u8]) -> Option<Reading> {
     let ports = match &sliced.transport {
         Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
         Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port()),
-        Some(TransportSlice::Icmpv4(icmp)) => {
+        Some(TransportSlice::Icmpv4(icmp)) if source.len() == 4 => {
             let [high, low, ..] = icmp.bytes5to8();
             echo(icmp.type_u8(), icmp.code_u8(), [high, low], 8, 0)
         }
-        Some(TransportSlice::Icmpv6(icmp)) => {
+        Some(TransportSlice::Icmpv6(icmp)) if source.len() == 16 => {
             let [high, low, ..] = icmp.bytes5to8();
             echo(icmp.type_u8(), icmp.code_u8(), [high, low], 128, 129)
         }
-        Some(TransportSlice::Igmp(_)) | None => (0, 0),
+        Some(TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_))
+        | None => (0, 0),
     };
     Some(Reading { source, destination, protocol: payload.ip_number.0, ports })
 }
