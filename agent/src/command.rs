@@ -4,6 +4,7 @@
 //! belongs to the subcommand; the log and errors go to standard error.
 
 pub mod agent;
+pub mod demo;
 
 use std::{
     env,
@@ -29,6 +30,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Agent(agent::Agent),
+    Demo(demo::Demo),
 }
 
 /// What is logged, and how.
@@ -69,6 +71,7 @@ impl Cli {
         self.log.start()?;
         match self.command {
             Command::Agent(agent) => agent.run(),
+            Command::Demo(demo) => demo.run(),
         }
     }
 }
@@ -94,8 +97,16 @@ fn colour_on_stderr() -> bool {
 
 /// An error, with a line for each of its causes.
 fn told(error: &anyhow::Error) -> String {
-    let causes = error.chain().skip(1).map(|cause| format!("  because: {cause}\n"));
-    format!("error: {error}\n") + &causes.collect::<String>()
+    let mut said = error.to_string();
+    let mut lines = format!("error: {said}\n");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Some libraries repeat the cause in the error.
+        if !said.contains(&cause) {
+            lines += &format!("  because: {cause}\n");
+            said = cause;
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -114,5 +125,11 @@ mod tests {
         let error = anyhow::anyhow!("no such file").context("pods.yaml").context("manifests");
         let lines = "error: manifests\n  because: pods.yaml\n  because: no such file\n";
         assert_eq!(told(&error), lines);
+    }
+
+    #[test]
+    fn a_cause_that_an_error_repeats_is_told_once() {
+        let error = anyhow::anyhow!("no symbol").context("bad object: no symbol").context("load");
+        assert_eq!(told(&error), "error: load\n  because: bad object: no symbol\n");
     }
 }

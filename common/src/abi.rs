@@ -32,7 +32,13 @@ pub mod name {
     pub const EVENT_BUDGETS: &str = "EVENT_BUDGETS";
     /// counter block -> events not written (`u64`), for each CPU.
     pub const EVENTS_SUPPRESSED: &str = "EVENTS_SUPPRESSED";
+    /// counter block -> [`crate::value::AnswerBucket`], for each CPU.
+    pub const ANSWER_BUCKETS: &str = "ANSWER_BUCKETS";
 }
+
+/// The mark on answers to rejected packets, between the program that makes one and the other one
+/// of the same interface, which takes it off.
+pub const ANSWER_MARK: u32 = 0xb41c_4ead;
 
 /// Endpoints of one node. Kubernetes recommends at most 110 pods a node.
 pub const ENDPOINTS: u32 = 1024;

@@ -6,6 +6,7 @@
 //! - [`decide`] says what becomes of it, by the maps' contents,
 //! - [`verdict`] names every outcome,
 //! - [`key`] and [`value`] are the maps' contents, byte for byte,
+//! - [`answer`] makes the reply to a rejected packet,
 //! - [`event`] is the record of one dropped packet,
 //! - [`abi`] names the maps and fixes their capacities,
 //! - `frames` builds frames for tests; it is there for them alone.
@@ -18,6 +19,7 @@
 extern crate std;
 
 pub mod abi;
+pub mod answer;
 pub mod decide;
 pub mod event;
 #[cfg(any(test, feature = "test-frames"))]

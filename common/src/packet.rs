@@ -46,7 +46,7 @@ macro_rules! header {
 
         // SAFETY: `repr(C)` of byte arrays only; the assertion leaves no room for padding.
         #[expect(unsafe_code, reason = "a header of byte arrays")]
-        unsafe impl Header for $name {}
+        unsafe impl $crate::packet::Header for $name {}
 
         const _: () = assert!(size_of::<$name>() == 0 $(+ size_of::<$t>())+);
     };

@@ -152,6 +152,38 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+/// How many answers to rejected packets an endpoint may still give on one CPU: a token bucket.
+/// Value of `answer_buckets`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct AnswerBucket {
+    /// When it was last filled up, in nanoseconds of the monotonic clock; zero: never.
+    pub filled_ns: u64,
+    /// Answers left.
+    pub left: u64,
+}
+
+impl AnswerBucket {
+    /// Answers at once.
+    pub const BURST: u64 = 50;
+    /// Time for one more answer: a hundred in a second.
+    pub const INTERVAL_NS: u64 = 10_000_000;
+
+    /// Takes one answer out at `now_ns`; whether there was one.
+    #[inline(always)]
+    pub fn take(&mut self, now_ns: u64) -> bool {
+        let due = now_ns.saturating_sub(self.filled_ns) / Self::INTERVAL_NS;
+        if due > 0 {
+            self.left = self.left.saturating_add(due).min(Self::BURST);
+            self.filled_ns = now_ns;
+        }
+        let any = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        any
+    }
+}
+
+const _: () = assert!(size_of::<AnswerBucket>() == 16);
 const _: () = assert!(size_of::<Endpoint>() == 56);
 const _: () = assert!(size_of::<Side>() == 12);
 const _: () = assert!(size_of::<PortRange>() == 8);

@@ -110,6 +110,8 @@ reasons! {
         NeighbourDiscovery = 4 => "neighbour_discovery",
         /// The pod talks to itself.
         Itself = 5 => "itself",
+        /// It is the answer to a packet that was rejected.
+        OwnAnswer = 6 => "own_answer",
     }
 }
 

@@ -14,6 +14,8 @@ mod floor;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod programs;
+#[cfg(target_arch = "bpf")]
+mod reject;
 
 /// Nothing in the programs panics: the verifier would refuse this loop if it could be reached.
 #[cfg(target_arch = "bpf")]

@@ -12,7 +12,7 @@ use bulkhead_common::{
     decide::Maps,
     event::Event,
     key::{Address, FlowKey, Ipv4, Ipv6, RuleKey},
-    value::{Counter, Endpoint, Flow, Peer, PortRange, PortSet},
+    value::{AnswerBucket, Counter, Endpoint, Flow, Peer, PortRange, PortSet},
     verdict::{Direction, Verdict},
 };
 
@@ -39,14 +39,25 @@ static EVENTS: RingBuf<Event, { abi::EVENTS_BYTES as usize }> = RingBuf::new();
 #[btf_map]
 static EVENT_BUDGETS: PerCpuArray<u32, { abi::ENDPOINTS as usize + 1 }> = PerCpuArray::new();
 #[btf_map]
+static ANSWER_BUCKETS: PerCpuArray<AnswerBucket, { abi::ENDPOINTS as usize + 1 }> =
+    PerCpuArray::new();
+#[btf_map]
 static EVENTS_SUPPRESSED: PerCpuArray<u64, { abi::ENDPOINTS as usize + 1 }> = PerCpuArray::new();
 
 /// The endpoint of a host-side interface.
 #[inline(always)]
 pub(crate) fn endpoint(ifindex: u32) -> Option<&'static Endpoint> {
-    // SAFETY: programs only read endpoints. A value that the agent replaces meanwhile is not
-    // reused before the programs that may hold it have ended, or holds another whole value.
+    // SAFETY: programs only read endpoints. The memory of a value that the agent replaces meanwhile
+    // may be given to another endpoint: see `epoch`.
     unsafe { ENDPOINTS.get(ifindex) }
+}
+
+/// The epoch that stands in an endpoint now. No two values ever have the same, so a verdict came
+/// from one value, whole, if it is the same before and after.
+#[inline(always)]
+pub(crate) fn epoch(endpoint: &Endpoint) -> u32 {
+    // SAFETY: reads through a reference; volatile, since the agent may write meanwhile.
+    unsafe { core::ptr::read_volatile(&raw const endpoint.epoch) }
 }
 
 /// Counts one packet.
@@ -78,6 +89,17 @@ pub(crate) fn take_event_budget(block: u32) -> bool {
         }
         left > 0
     }
+}
+
+/// Takes one answer out of an endpoint's token bucket.
+#[inline(always)]
+pub(crate) fn take_answer(block: u32) -> bool {
+    let Some(bucket) = ANSWER_BUCKETS.get_ptr_mut(block) else {
+        return false;
+    };
+    // SAFETY: this CPU's own slot, and a program is not interrupted by itself on one CPU; the
+    // helper reads a clock.
+    unsafe { (*bucket).take(bpf_ktime_get_ns()) }
 }
 
 /// Counts an event that was not written.

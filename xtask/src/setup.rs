@@ -147,7 +147,7 @@ fn apt(sudo: bool, arguments: &[&str]) -> Command {
 
 fn build_linker(llvm: u32, reason: &str) -> Result<()> {
     let root = toolchain::linker_root(step::workspace(), llvm);
-    let scratch = root.with_extension("build");
+    let scratch = root.with_file_name("build");
     let mut install = step::cargo(["install", "bpf-linker", "--locked", "--quiet"]);
     install
         .args(["--version", toolchain::LINKER_VERSION])
@@ -157,6 +157,9 @@ fn build_linker(llvm: u32, reason: &str) -> Result<()> {
         .arg("--target-dir")
         .arg(&scratch)
         .env("LLVM_PREFIX", llvm_prefix(llvm))
+        // The work is LLVM's, which is compiled already: optimising the rest only takes time.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
         // It is a program for this machine, whatever the workspace is being built for.
         .env_remove("RUSTFLAGS");
     step::run(reason, &mut install)?;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     runtime,
     sync::oneshot,
@@ -21,7 +21,8 @@ const HTTP: u16 = 80;
 /// Serves TCP, over IPv4 and IPv6, until it is dropped. Then its connections break, too.
 ///
 /// Port 80 answers one HTTP request for a connection with the greeting `hello from NAME`. Every
-/// other port says the greeting first, as MySQL does, and echoes what it gets from then on.
+/// other port says the greeting first, as MySQL does, and echoes what it gets from then on, until it
+/// is told to `quit`.
 #[derive(Debug)]
 pub struct Listener {
     /// `None` only while dropping. Closing it ends the thread.
@@ -108,6 +109,12 @@ async fn answer(stream: TcpStream, greeting: &str) -> io::Result<()> {
 
 async fn greet(mut stream: TcpStream, greeting: &str) -> io::Result<()> {
     stream.write_all(greeting.as_bytes()).await?;
-    let (mut from, mut to) = stream.split();
-    tokio::io::copy(&mut from, &mut to).await.map(drop)
+    let mut bytes = [0; 4096];
+    loop {
+        let length = stream.read(&mut bytes).await?;
+        match &bytes[..length] {
+            b"" | b"quit\n" => return stream.shutdown().await,
+            said => stream.write_all(said).await?,
+        }
+    }
 }

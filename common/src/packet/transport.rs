@@ -1,6 +1,6 @@
 //! Transport headers: ports, and what part a packet can play in a flow.
 
-use super::{Bytes, HEADERS_LEN, Header, header, protocol};
+use super::{Bytes, HEADERS_LEN, header, protocol};
 use crate::{key::Port, verdict::DropReason};
 
 header! {
