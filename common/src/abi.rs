@@ -8,6 +8,8 @@ pub mod name {
     pub const TO_POD: &str = "to_pod";
     /// Program at the ingress hook of a host-side veth: packets from the pod.
     pub const FROM_POD: &str = "from_pod";
+    /// Program that does nothing, for benchmarks to measure from. Never attached.
+    pub const EMPTY: &str = "empty";
     /// ifindex (`u32`) -> [`crate::value::Endpoint`].
     pub const ENDPOINTS: &str = "ENDPOINTS";
     /// [`crate::key::Ipv4`] -> [`crate::value::Peer`].

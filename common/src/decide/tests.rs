@@ -33,13 +33,16 @@ const FRIEND: u32 = IDENTITY_FIRST;
 const INGRESS_SET: u32 = 71;
 const EGRESS_SET: u32 = 72;
 
+/// A flow key of either family.
+type AnyFlowKey = (IpAddr, u32, Port, Port, u32);
+
 /// A pod, its policy and the maps, all of them in memory.
 struct Node {
     endpoint: Endpoint,
     ranges: Vec<PortRange>,
     rules: BTreeMap<RuleKey, PortSet>,
     peers: BTreeMap<IpAddr, Peer>,
-    flows: RefCell<BTreeMap<(IpAddr, u32, Port, Port, u32), Flow>>,
+    flows: RefCell<BTreeMap<AnyFlowKey, Flow>>,
     now_ns: Cell<u64>,
 }
 

@@ -330,7 +330,7 @@ fn a_udp_length_that_contradicts_the_packet_is_malformed() {
 #[test]
 fn ipv4_header_lengths_are_honoured() {
     // 22 is the real port; what a fixed header length would find says 3306.
-    let mut options = vec![0; 40];
+    let mut options = [0; 40];
     options[2..4].copy_from_slice(&3306_u16.to_be_bytes());
     let (from, to) = (SocketAddr::new(v4().0, 40000), SocketAddr::new(v4().1, 22));
     for len in (4..=40).step_by(4) {
