@@ -115,7 +115,7 @@ impl Programmed {
         ops.extend(
             rules
                 .iter()
-                .filter(|(key, _)| !self.rules.contains_key(key))
+                .filter(|(key, ports)| self.rules.get(key) != Some(ports))
                 .map(|(key, ports)| Op::SetRule { key: *key, ports: *ports }),
         );
         let slot = self.plan_peers(peers, &mut ops);
