@@ -23,8 +23,9 @@ pub trait Maps<const N: usize> {
     fn peer(&self, address: &Address<N>) -> Option<Peer>;
     /// Of `rules`.
     fn rule(&self, key: &RuleKey) -> Option<PortSet>;
-    /// Of `port_ranges`.
-    fn port_range(&self, index: u32) -> Option<PortRange>;
+    /// Whether one of the set's `port_ranges` has the port: [`is_in_ranges`]. Asked only of a set
+    /// that has some.
+    fn is_in_ranges(&self, set: &PortSet, protocol: u8, port: Port) -> bool;
     /// Of `flows_v4` or `flows_v6`.
     fn flow(&self, key: &FlowKey<N>) -> Option<Flow>;
     /// Creates or replaces a flow. One that could not be written heals with its next packet.
@@ -210,12 +211,23 @@ fn identity<const N: usize, M: Maps<N>>(asked: &Asked<'_, N>, maps: &M) -> u32 {
     if asked.endpoint.flags & flags::SECOND_IDENTITY == 0 { first } else { second }
 }
 
-/// Whether `port` of `protocol` is in `set`: a binary search of its ranges.
 #[inline(always)]
 fn contains<const N: usize, M: Maps<N>>(set: &PortSet, protocol: u8, port: Port, maps: &M) -> bool {
-    if set.len == PortSet::EVERYTHING.len {
-        return true;
+    match set.len {
+        0 => false,
+        len if len == PortSet::EVERYTHING.len => true,
+        _ => maps.is_in_ranges(set, protocol, port),
     }
+}
+
+/// Whether `port` of `protocol` is in one of the ranges of `set`: a binary search.
+#[inline(always)]
+pub fn is_in_ranges(
+    set: &PortSet,
+    protocol: u8,
+    port: Port,
+    range: impl Fn(u32) -> Option<PortRange>,
+) -> bool {
     let wanted = (u32::from(protocol), port.number());
     let (mut low, mut high) = (set.start, set.start.saturating_add(set.len));
     for _ in 0..SEARCH_STEPS {
@@ -223,7 +235,7 @@ fn contains<const N: usize, M: Maps<N>>(set: &PortSet, protocol: u8, port: Port,
             return false;
         }
         let middle = low + (high - low) / 2;
-        let Some(range) = maps.port_range(middle) else {
+        let Some(range) = range(middle) else {
             return false;
         };
         if wanted < (range.protocol, range.first) {

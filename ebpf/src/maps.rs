@@ -9,9 +9,9 @@ use aya_ebpf::{
 };
 use bulkhead_common::{
     abi,
-    decide::Maps,
+    decide::{self, Maps},
     event::Event,
-    key::{Address, FlowKey, Ipv4, Ipv6, RuleKey},
+    key::{Address, FlowKey, Ipv4, Ipv6, Port, RuleKey},
     value::{AnswerBucket, Counter, Endpoint, Flow, Peer, PortRange, PortSet},
     verdict::{Direction, Verdict},
 };
@@ -117,6 +117,19 @@ pub(crate) fn write_event(event: &Event) -> bool {
     EVENTS.output(event, 0).is_ok()
 }
 
+/// Whether one of the ranges at `start` has the port; zero if not.
+///
+/// A global function: the verifier goes through the search once, and not for each packet that it
+/// imagines.
+// SAFETY: nothing else in the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_ranges(start: u32, len: u32, protocol: u32, port: u32) -> u32 {
+    let range = |index| PORT_RANGES.get(index).copied();
+    let port = Port::new(port as u16);
+    u32::from(decide::is_in_ranges(&PortSet { start, len }, protocol as u8, port, range))
+}
+
 /// The maps as `decide` asks for them.
 pub(crate) struct Tables;
 
@@ -136,8 +149,9 @@ macro_rules! maps {
             }
 
             #[inline(always)]
-            fn port_range(&self, index: u32) -> Option<PortRange> {
-                PORT_RANGES.get(index).copied()
+            fn is_in_ranges(&self, set: &PortSet, protocol: u8, port: Port) -> bool {
+                let port = u32::from(port.number());
+                search_ranges(set.start, set.len, u32::from(protocol), port) != 0
             }
 
             #[inline(always)]

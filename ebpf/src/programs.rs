@@ -7,8 +7,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use bulkhead_common::{
-    abi,
-    decide,
+    abi, decide,
     verdict::{AllowReason, Direction, DropReason, Verdict},
 };
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use bulkhead_common::{
-    decide::Maps,
-    key::{Address, FlowKey, Ipv4, Ipv6, RuleKey},
+    decide::{Maps, is_in_ranges},
+    key::{Address, FlowKey, Ipv4, Ipv6, Port, RuleKey},
     value::{Endpoint, Flow, Peer, PortRange, PortSet},
 };
 
@@ -73,8 +73,9 @@ macro_rules! maps {
                 self.rules.get(key).copied()
             }
 
-            fn port_range(&self, index: u32) -> Option<PortRange> {
-                self.port_ranges.get(&index).copied()
+            fn is_in_ranges(&self, set: &PortSet, protocol: u8, port: Port) -> bool {
+                let range = |index| self.port_ranges.get(&index).copied();
+                is_in_ranges(set, protocol, port, range)
             }
 
             fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {

@@ -120,8 +120,9 @@ macro_rules! maps {
                 self.rules.get(key).copied()
             }
 
-            fn port_range(&self, index: u32) -> Option<PortRange> {
-                self.ranges.get(index as usize).copied()
+            fn is_in_ranges(&self, set: &PortSet, protocol: u8, port: Port) -> bool {
+                let range = |index: u32| self.ranges.get(index as usize).copied();
+                is_in_ranges(set, protocol, port, range)
             }
 
             fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {
