@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
@@ -119,6 +119,14 @@ pub fn broken(mut stream: &TcpStream) -> io::ErrorKind {
     stream.read(&mut [0]).expect_err("nothing is to be read").kind()
 }
 
+/// To bind to where no address is meant: zero, of the same family.
+pub const fn any(family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
 /// A UDP socket in a pod, at one of its addresses.
 ///
 /// # Panics
@@ -167,8 +175,7 @@ pub fn expect_nothing_received(socket: &UdpSocket) {
 /// When it is told nothing in time.
 pub fn refused(from: &Namespace, to: IpAddr, port: u16) -> io::Error {
     let connect = || {
-        let any = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0_u16; 8]) };
-        let socket = UdpSocket::bind((any, 0))?;
+        let socket = UdpSocket::bind((any(to), 0))?;
         socket.connect((to, port))?;
         socket.set_nonblocking(true)?;
         socket.send(b"denied")?;

@@ -8,7 +8,7 @@ use bulkhead::lab::{Listener, Wiring};
 use bulkhead_tests::{
     cluster::{Cluster, DEADLINE, Member, policy, rejecting_namespace},
     probe::{
-        PATIENCE, PINGS, connect, expect_nothing_received, expect_received, ping, refused, send,
+        PATIENCE, PINGS, any, connect, expect_nothing_received, expect_received, ping, refused, send,
         udp,
     },
 };
@@ -59,31 +59,27 @@ impl Scenario {
     fn expect_open(&self) {
         let before = self.cluster.metrics();
         for to in self.mysql {
-            for from in ["wordpress", "intruder"].map(|name| self.cluster.inside(name)) {
+            for from in ["wordpress", "intruder"] {
                 for port in [HTTP, MYSQL] {
-                    let connected = connect(from, to, port, DEADLINE);
-                    connected.unwrap_or_else(|error| panic!("{} to {to}: {error}", from.name()));
+                    let connected = connect(self.cluster.inside(from), to, port, DEADLINE);
+                    connected.unwrap_or_else(|error| panic!("{from} to {to}: {error}"));
                 }
-                let pinged = ping(from, to);
+                let pinged = ping(self.cluster.inside(from), to);
                 assert!(pinged.answered, "{}", pinged.output);
-                self.exchange(from.name(), to);
+                self.exchange(from, to);
             }
         }
         self.cluster.expect_denied(&before, &[]);
     }
 
+    /// A question and its answer, in datagrams.
     fn exchange(&self, from: &str, to: IpAddr) {
         let server = udp(self.cluster.inside("mysql"), to, DATAGRAMS);
-        let from = ["wordpress", "intruder"]
-            .map(|name| self.cluster.pod(name))
-            .into_iter()
-            .find(|pod| pod.namespace().name() == from)
-            .unwrap();
-        let at = from.addresses().iter().find(|own| own.is_ipv4() == to.is_ipv4()).unwrap();
-        let client = udp(from.namespace(), *at, 0);
+        let client = udp(self.cluster.inside(from), any(to), 0);
         send(&client, &server, b"question");
-        expect_received(&server, b"question");
-        send(&server, &client, b"answer");
+        let (len, client_at) = server.recv_from(&mut [0; 64]).unwrap();
+        assert_eq!(len, b"question".len());
+        server.send_to(b"answer", client_at).unwrap();
         expect_received(&client, b"answer");
     }
 }
@@ -114,8 +110,7 @@ fn denied_packets_vanish(wiring: Wiring) {
 
         let before = cluster.metrics();
         let server = udp(cluster.inside("mysql"), to, DATAGRAMS);
-        let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
-        send(&udp(cluster.inside("intruder"), any, 0), &server, b"denied");
+        send(&udp(cluster.inside("intruder"), any(to), 0), &server, b"denied");
         cluster.expect_denied(&before, &[("mysql", "ingress", "not_allowed", 1..=1)]);
         expect_nothing_received(&server);
     }
