@@ -104,7 +104,8 @@ pub fn rejecting_namespace() -> String {
 
 /// A running cluster of one node. Fields are dropped from the top.
 pub struct Cluster {
-    agent: Agent,
+    /// `None`: the test starts one by itself.
+    agent: Option<Agent>,
     pods: BTreeMap<&'static str, Pod>,
     lab: Arc<Lab>,
     members: Vec<Member>,
@@ -130,6 +131,16 @@ impl Cluster {
     /// # Panics
     /// Without root.
     pub fn start_with(members: &[Member], files: &[(&str, &str)]) -> Self {
+        let cluster = Self::without_agent(members, files);
+        let agent = Agent::start(Arc::clone(&cluster.lab), cluster.manifests());
+        Self { agent: Some(agent), ..cluster }
+    }
+
+    /// Makes node, pods, and a directory with these files (name and text).
+    ///
+    /// # Panics
+    /// Without root.
+    pub fn without_agent(members: &[Member], files: &[(&str, &str)]) -> Self {
         let lab = Arc::new(Lab::new().expect("a lab"));
         let make = |member: &Member| {
             let pod = lab.pod(member.name, &member.addresses(), member.wiring);
@@ -143,8 +154,7 @@ impl Cluster {
         for (name, text) in files {
             fs::write(manifests.join(name), text).expect("a file");
         }
-        let agent = Agent::start(Arc::clone(&lab), manifests);
-        Self { agent, pods, lab, members: members.to_vec(), generation: 0, directory }
+        Self { agent: None, pods, lab, members: members.to_vec(), generation: 0, directory }
     }
 
     /// Replaces everything but the pods by these manifests, and waits until that is enforced.
@@ -236,7 +246,7 @@ impl Cluster {
         let deadline = Instant::now() + DEADLINE;
         let mut last = None;
         while Instant::now() < deadline {
-            self.agent.require();
+            self.agent.iter().for_each(Agent::require);
             if let Ok(answer) = scrape::get(self.node(), "/metrics") {
                 let page = Page::parse(&answer.body);
                 if condition(&page) {

@@ -11,6 +11,10 @@ use std::{
 };
 
 use bulkhead::lab::Namespace;
+use nix::{
+    libc::linger,
+    sys::socket::{setsockopt, sockopt::Linger},
+};
 
 use crate::cluster::{DEADLINE, LOOK_EVERY};
 
@@ -21,12 +25,7 @@ pub const PATIENCE: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 /// What the application is told.
-pub fn connect(
-    from: &Namespace,
-    to: IpAddr,
-    port: u16,
-    limit: Duration,
-) -> io::Result<TcpStream> {
+pub fn connect(from: &Namespace, to: IpAddr, port: u16, limit: Duration) -> io::Result<TcpStream> {
     let connect = || TcpStream::connect_timeout(&SocketAddr::new(to, port), limit);
     let stream = from.enter(connect).map_err(io::Error::other)??;
     stream.set_nodelay(true)?;
@@ -65,6 +64,17 @@ impl Connection {
         let connection = Self { client, server };
         connection.expect_alive();
         connection
+    }
+
+    /// Ends both ends without a farewell, so that nothing of it is sent from then on.
+    ///
+    /// # Panics
+    /// When it can't.
+    pub fn abort(self) {
+        let now = linger { l_onoff: 1, l_linger: 0 };
+        for end in [&self.client, &self.server] {
+            setsockopt(end, Linger, &now).expect("a socket option");
+        }
     }
 
     /// Passes a word in each direction.

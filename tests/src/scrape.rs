@@ -12,8 +12,7 @@ use std::{
 use bulkhead::lab::Namespace;
 
 /// Where the agent of a test listens, in its node's namespace.
-pub const ADDRESS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
+pub const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// An answer: status and body.

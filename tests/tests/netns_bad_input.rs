@@ -1,7 +1,7 @@
 //! What a running agent does with input that it cannot read or understand: nothing that was closed
 //! is ever opened by it, and it says what is wrong. `docs/manifests.md` has the rules. Needs root.
 
-use std::{fs, net::IpAddr, thread, time::Instant};
+use std::{fs, net::IpAddr, path::PathBuf, thread, time::Instant};
 
 use bulkhead_tests::{
     cluster::{Cluster, DEADLINE, LOOK_EVERY, Member, endpoints, pod, policy},
@@ -42,9 +42,7 @@ fn misspelt() -> String {
 /// A running agent that has the pods and the policy, in a file each.
 fn start() -> Cluster {
     let cluster = Cluster::start_with(&MEMBERS, &[(PODS, &pods()), (POLICY, &allow_friend())]);
-    cluster.wait_for("all pods are attached", |page| {
-        endpoints(page, "attached") == Some(3.0)
-    });
+    cluster.wait_for("all pods are attached", |page| endpoints(page, "attached") == Some(3.0));
     expect_policy_live(&cluster);
     cluster
 }
@@ -63,16 +61,20 @@ fn expect_reached(cluster: &Cluster, from: Member) {
     }
 }
 
-/// The server's interface denies what this pod sends; nothing else is denied.
-fn expect_closed(cluster: &Cluster, from: Member) {
+/// What this pod sends to the server is denied here, and nothing else is: pod and direction.
+fn expect_denied_at(cluster: &Cluster, from: Member, (pod, direction): (&str, &str)) {
     let before = cluster.metrics();
     for (sent, (from_at, to_at)) in (1..).zip(pairs(from)) {
         let client = udp(cluster.inside(from.name), from_at, 0);
         let server = udp(cluster.inside("server"), to_at, PORT);
         send(&client, &server, b"denied");
-        cluster.expect_denied(&before, &[("server", "ingress", "not_allowed", sent..=sent)]);
+        cluster.expect_denied(&before, &[(pod, direction, "not_allowed", sent..=sent)]);
         expect_nothing_received(&server);
     }
+}
+
+fn expect_closed(cluster: &Cluster, from: Member) {
+    expect_denied_at(cluster, from, ("server", "ingress"));
 }
 
 fn expect_policy_live(cluster: &Cluster) {
@@ -140,14 +142,7 @@ fn a_file_that_was_never_read_closes_every_pod_until_it_is_mended() {
     expect_ready(&cluster, Err("has not named everything it holds"));
     // Closed in both directions: it ends at the sender.
     for from in [FRIEND, STRANGER] {
-        let before = cluster.metrics();
-        for (from_at, to_at) in pairs(from) {
-            let client = udp(cluster.inside(from.name), from_at, 0);
-            let server = udp(cluster.inside("server"), to_at, PORT);
-            send(&client, &server, b"denied");
-            expect_nothing_received(&server);
-        }
-        cluster.expect_denied(&before, &[(from.name, "egress", "not_allowed", 2..=2)]);
+        expect_denied_at(&cluster, from, (from.name, "egress"));
     }
 
     cluster.write(POLICY, &allow_friend());
@@ -203,17 +198,10 @@ fn two_pods_with_one_address_are_closed_until_it_is_one_s_alone() {
         cluster.wait_for("the server is free", |page| isolated(page, "egress") == Some(0.0));
         expect_policy_live(&cluster);
     }
-    // Of a twin, no rule's peer: what the friend was allowed, nobody with its address is.
+    // Its address is nobody's: no rule lets it in, and it gets nowhere.
     cluster.write("twin.yaml", &pod("twin", &FRIEND.addresses()));
     cluster.wait_for("both are isolated", |page| isolated(page, "egress") == Some(2.0));
-    let before = cluster.metrics();
-    for (from_at, to_at) in pairs(FRIEND) {
-        let client = udp(cluster.inside("friend"), from_at, 0);
-        let server = udp(cluster.inside("server"), to_at, PORT);
-        send(&client, &server, b"denied");
-        expect_nothing_received(&server);
-    }
-    cluster.expect_denied(&before, &[("friend", "egress", "not_allowed", 2..=2)]);
+    expect_denied_at(&cluster, FRIEND, ("friend", "egress"));
     expect_closed(&cluster, STRANGER);
 }
 
@@ -221,12 +209,17 @@ fn isolated(page: &Page, direction: &str) -> Option<f64> {
     page.value("bulkhead_isolated_endpoints", &[("direction", direction)])
 }
 
+/// The directory, and two that it can change places with.
+fn places(cluster: &Cluster) -> [PathBuf; 3] {
+    let there = cluster.manifests();
+    let [aside, empty] = ["aside", "empty"].map(|other| there.with_extension(other));
+    [there, aside, empty]
+}
+
 #[test]
 fn a_directory_that_is_emptied_leaves_everything_in_force() {
     let cluster = start();
-    // The policy goes last: for a moment there might be nothing that says so.
-    let (aside, there) = (cluster.manifests().with_extension("aside"), cluster.manifests());
-    let empty = cluster.manifests().with_extension("empty");
+    let [there, aside, empty] = places(&cluster);
     fs::create_dir(&empty).expect("a directory");
     fs::rename(&there, &aside).expect("it is moved");
     fs::rename(&empty, &there).expect("it is moved");
@@ -237,12 +230,8 @@ fn a_directory_that_is_emptied_leaves_everything_in_force() {
     expect_ready(&cluster, Err("source of pods and policies is not available"));
     expect_policy_live(&cluster);
 
-    for name in [PODS, POLICY] {
-        let text = fs::read_to_string(aside.join(name)).expect("a file");
-        // The pods alone would say that the policy is gone.
-        cluster.write(if name == PODS { "pods.later" } else { POLICY }, &text);
-    }
-    fs::rename(there.join("pods.later"), there.join(PODS)).expect("it is put in place");
+    fs::rename(&there, &empty).expect("it is moved");
+    fs::rename(&aside, &there).expect("it is moved");
     cluster.wait_for("it is back", |page| rejected(page, "Directory") == Some(0.0));
     expect_ready(&cluster, Ok(()));
 
@@ -256,7 +245,7 @@ fn a_directory_that_is_emptied_leaves_everything_in_force() {
 #[test]
 fn a_directory_that_vanishes_leaves_everything_in_force_until_it_is_back() {
     let cluster = start();
-    let (aside, there) = (cluster.manifests().with_extension("aside"), cluster.manifests());
+    let [there, aside, _] = places(&cluster);
     fs::rename(&there, &aside).expect("it is moved");
     cluster.wait_for("it is gone", |page| {
         rejected(page, "Directory") == Some(1.0)

@@ -39,7 +39,22 @@ fn allow_in(port: u16) -> String {
 
 const SERVER_LABELS: &str = "{matchLabels: {app: server}}";
 
-/// The clients' connections to the server, over both families each.
+/// For each of the clients' connections to the server, one after the other, so that what is counted
+/// is this one's: opens it without a policy, and hands it to the test.
+fn with_each_flow(test: impl Fn(&mut Cluster, &Connection)) {
+    let mut cluster = Cluster::start(&[SERVER, CLIENT, FAR]);
+    let listener = listen(cluster.inside("server"), PORT);
+    for from in ["client", "far"] {
+        for to in SERVER.addresses() {
+            cluster.apply("");
+            let connection = Connection::open(cluster.inside(from), &listener, to);
+            test(&mut cluster, &connection);
+            connection.abort();
+        }
+    }
+}
+
+/// The clients' connections to the server, over both families each, at a time.
 struct Flows {
     connections: Vec<Connection>,
     _listener: TcpListener,
@@ -48,9 +63,7 @@ struct Flows {
 impl Flows {
     fn open(cluster: &Cluster) -> Self {
         let listener = listen(cluster.inside("server"), PORT);
-        let open = |from: &str, to: IpAddr| {
-            Connection::open(cluster.inside(from), &listener, to)
-        };
+        let open = |from: &str, to: IpAddr| Connection::open(cluster.inside(from), &listener, to);
         let connections = ["client", "far"]
             .into_iter()
             .flat_map(|from| SERVER.addresses().map(|to| open(from, to)))
@@ -70,9 +83,8 @@ const SOME: std::ops::RangeInclusive<u64> = 1..=1000;
 
 #[test]
 fn the_clients_bytes_stop_at_once_when_the_server_is_isolated_for_ingress() {
-    let (mut cluster, flows) = start();
-    cluster.apply(&isolate("Ingress"));
-    for Connection { client, server } in &flows.connections {
+    with_each_flow(|cluster, Connection { client, server }| {
+        cluster.apply(&isolate("Ingress"));
         let before = cluster.metrics();
         say(client, b"cut");
         cluster.expect_denied(&before, &[("server", "ingress", "not_allowed", SOME)]);
@@ -82,32 +94,26 @@ fn the_clients_bytes_stop_at_once_when_the_server_is_isolated_for_ingress() {
         say(server, b"free");
         expect_heard(client, b"free");
         expect_nothing_heard(server);
-    }
+    });
 }
 
 #[test]
 fn both_directions_stop_at_once_when_the_server_is_isolated_in_both() {
-    let (mut cluster, flows) = start();
-    cluster.apply(&isolate("Ingress, Egress"));
-    // The server's bytes first, while nothing else moves: they were replies, and the flow that
-    // they belong to is not allowed any more.
-    let before = cluster.metrics();
-    for Connection { server, .. } in &flows.connections {
+    with_each_flow(|cluster, Connection { client, server }| {
+        cluster.apply(&isolate("Ingress, Egress"));
+        // The server's bytes first, while nothing else moves: they were replies, and the flow that
+        // they belong to is not allowed any more.
+        let before = cluster.metrics();
         say(server, b"cut");
-    }
-    let flows_cut = flows.connections.len() as u64;
-    let replies = ("server", "egress", "flow_revoked", flows_cut..=1000);
-    cluster.expect_denied(&before, std::slice::from_ref(&replies));
-    for Connection { client, .. } in &flows.connections {
+        let reply = ("server", "egress", "flow_revoked", SOME);
+        cluster.expect_denied(&before, std::slice::from_ref(&reply));
         expect_nothing_heard(client);
         say(client, b"cut");
-    }
-    let requests = ("server", "ingress", "not_allowed", flows_cut..=1000);
-    cluster.expect_denied(&before, &[requests, replies]);
-    for Connection { client, server } in &flows.connections {
+        let request = ("server", "ingress", "not_allowed", SOME);
+        cluster.expect_denied(&before, &[request, reply]);
         expect_nothing_heard(server);
         expect_nothing_heard(client);
-    }
+    });
 }
 
 #[test]
@@ -145,67 +151,64 @@ fn a_connection_that_the_isolated_pod_opened_before_lives_on_without_loss() {
 
     // Isolated for egress, too, the flow that it opened is allowed no more.
     cluster.apply(&isolate("Ingress, Egress"));
-    for Connection { server, .. } in &connections {
-        say(server, b"cut");
+    for connection in connections {
+        let before = cluster.metrics();
+        say(&connection.server, b"cut");
+        cluster.expect_denied(&before, &[("server", "ingress", "flow_revoked", SOME)]);
+        expect_nothing_heard(&connection.client);
+        connection.abort();
+        // The end of it is denied, too; by then it is over.
+        cluster.apply(&isolate("Ingress, Egress"));
     }
-    let cut = connections.len() as u64;
-    cluster.expect_denied(&before, &[("server", "ingress", "flow_revoked", cut..=1000)]);
-    connections.iter().for_each(|connection| expect_nothing_heard(&connection.client));
 }
 
 #[test]
 fn a_connection_resumes_when_the_policy_allows_it_again() {
-    let (mut cluster, flows) = start();
-    cluster.apply(&allow_in(PORT));
-    flows.connections.iter().for_each(Connection::expect_alive);
+    with_each_flow(|cluster, connection| {
+        let Connection { client, server } = connection;
+        cluster.apply(&allow_in(PORT));
+        connection.expect_alive();
 
-    cluster.apply(&allow_in(PORT + 1));
-    let before = cluster.metrics();
-    for Connection { client, server } in &flows.connections {
+        cluster.apply(&allow_in(PORT + 1));
+        let before = cluster.metrics();
         say(client, b"request");
+        let request = ("server", "ingress", "not_allowed", SOME);
+        cluster.expect_denied(&before, std::slice::from_ref(&request));
         say(server, b"answer");
-    }
-    let cut = flows.connections.len() as u64;
-    cluster.expect_denied(
-        &before,
-        &[
-            ("server", "egress", "flow_revoked", cut..=1000),
-            ("server", "ingress", "not_allowed", cut..=1000),
-        ],
-    );
-    for Connection { client, server } in &flows.connections {
+        let answer = ("server", "egress", "flow_revoked", SOME);
+        cluster.expect_denied(&before, &[answer, request]);
         expect_nothing_heard(server);
         expect_nothing_heard(client);
-    }
 
-    // TCP sends again what was not acknowledged: nothing is lost.
-    cluster.apply(&allow_in(PORT));
-    for Connection { client, server } in &flows.connections {
+        // TCP sends again what was not acknowledged: nothing is lost.
+        cluster.apply(&allow_in(PORT));
         expect_heard(server, b"request");
         expect_heard(client, b"answer");
-    }
-    flows.connections.iter().for_each(Connection::expect_alive);
+        connection.expect_alive();
+    });
 }
 
 #[test]
-fn with_reject_whoever_sends_in_a_cut_connection_is_told() {
-    for (directions, reason) in [("Ingress", "not_allowed"), ("Ingress, Egress", "flow_revoked")] {
-        let (mut cluster, flows) = start();
-        cluster.apply(&format!("{}{}", rejecting_namespace(), isolate(directions)));
-        for Connection { client, server } in &flows.connections {
-            let before = cluster.metrics();
-            if reason == "not_allowed" {
-                say(client, b"cut");
-                cluster.expect_denied(&before, &[("server", "ingress", reason, 1..=1)]);
-                assert_eq!(broken(client), ErrorKind::ConnectionReset);
-                expect_nothing_heard(server);
-            } else {
-                // Denied at the sender's own interface, and answered there.
-                say(server, b"cut");
-                cluster.expect_denied(&before, &[("server", "egress", reason, 1..=1)]);
-                assert_eq!(broken(server), ErrorKind::ConnectionReset);
-                expect_nothing_heard(client);
-            }
-        }
-    }
+fn with_reject_a_cut_connection_breaks_for_the_client_that_sends() {
+    with_each_flow(|cluster, Connection { client, server }| {
+        cluster.apply(&format!("{}{}", rejecting_namespace(), isolate("Ingress")));
+        let before = cluster.metrics();
+        say(client, b"cut");
+        assert_eq!(broken(client), ErrorKind::ConnectionReset);
+        cluster.expect_denied(&before, &[("server", "ingress", "not_allowed", 1..=1)]);
+        expect_nothing_heard(server);
+    });
+}
+
+#[test]
+fn with_reject_a_cut_connection_breaks_for_the_server_that_sends() {
+    with_each_flow(|cluster, Connection { client, server }| {
+        cluster.apply(&format!("{}{}", rejecting_namespace(), isolate("Ingress, Egress")));
+        // Denied at the sender's own interface, and answered there.
+        let before = cluster.metrics();
+        say(server, b"cut");
+        assert_eq!(broken(server), ErrorKind::ConnectionReset);
+        cluster.expect_denied(&before, &[("server", "egress", "flow_revoked", 1..=1)]);
+        expect_nothing_heard(client);
+    });
 }

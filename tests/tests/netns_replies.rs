@@ -6,9 +6,7 @@ use std::net::IpAddr;
 use bulkhead::lab::{Listener, NODE_IPV4, NODE_IPV6};
 use bulkhead_tests::{
     cluster::{Cluster, DEADLINE, Member, policy},
-    probe::{
-        PINGS, any, connect, expect_nothing_received, expect_received, ping, send, udp,
-    },
+    probe::{PINGS, any, connect, expect_nothing_received, expect_received, ping, send, udp},
 };
 
 const POD: Member = Member::bridged("pod", 10);

@@ -8,8 +8,8 @@ use bulkhead::lab::{Listener, Wiring};
 use bulkhead_tests::{
     cluster::{Cluster, DEADLINE, Member, policy, rejecting_namespace},
     probe::{
-        PATIENCE, PINGS, any, connect, expect_nothing_received, expect_received, ping, refused, send,
-        udp,
+        PATIENCE, PINGS, any, connect, expect_nothing_received, expect_received, ping, refused,
+        send, udp,
     },
 };
 
@@ -19,8 +19,11 @@ const HTTP: u16 = 80;
 const DATAGRAMS: u16 = 5353;
 
 fn members(wiring: Wiring) -> [Member; 3] {
-    [("mysql", 10), ("wordpress", 20), ("intruder", 66)]
-        .map(|(name, host)| Member { name, host, wiring })
+    [("mysql", 10), ("wordpress", 20), ("intruder", 66)].map(|(name, host)| Member {
+        name,
+        host,
+        wiring,
+    })
 }
 
 /// Into mysql from wordpress on 3306.
