@@ -2,6 +2,17 @@
 //!
 //! - [`pod`]: a pod and its policy, as the maps hold them,
 //! - [`program`]: the loaded programs, run on single packets.
+//!
+//! And for real packets between network namespaces:
+//!
+//! - [`cluster`]: a node with pods, manifests, and the agent,
+//! - [`scrape`]: what the agent's pages say,
+//! - [`probe`]: what an application in a pod sees,
+//! - [`wire`]: whole frames, sent and captured.
 
+pub mod cluster;
 pub mod pod;
+pub mod probe;
 pub mod program;
+pub mod scrape;
+pub mod wire;

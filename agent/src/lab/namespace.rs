@@ -17,6 +17,9 @@ use nix::sched::{CloneFlags, setns};
 /// Where `ip netns` keeps names: bind mounts of `/proc/PID/ns/net`.
 const NAMES: &str = "/run/netns";
 
+/// In milliseconds, and as much as the kernel takes: 24 days.
+const NEVER: &str = "2147483647";
+
 /// What the names of all namespaces of a process start with.
 pub(super) fn prefix_of(pid: u32) -> String {
     format!("bh-{pid}-")
@@ -56,12 +59,15 @@ pub struct Namespace {
 
 impl Namespace {
     /// Makes a namespace with its loopback up. Addresses in it are usable at once: duplicate
-    /// address detection, which takes a second or more, is off.
+    /// address detection, which takes a second or more, is off. Interfaces report their multicast
+    /// groups when they come up and are then silent, so that what a test sends is all there is to
+    /// count.
     pub(super) fn create(name: String) -> Result<Self> {
         ip(["netns", "add", &name])?;
         let namespace = Self { name };
         namespace.set_sysctl("net/ipv6/conf/all/accept_dad", "0")?;
         namespace.set_sysctl("net/ipv6/conf/default/accept_dad", "0")?;
+        namespace.set_sysctl("net/ipv6/conf/default/mldv2_unsolicited_report_interval", NEVER)?;
         namespace.ip(["link", "set", "lo", "up"])?;
         Ok(namespace)
     }
