@@ -14,7 +14,8 @@ pub(super) fn problems(text: &str, sources: &[Source]) -> Vec<String> {
     for (index, line) in text.lines().enumerate() {
         // Every other piece stands between backquotes.
         for name in line.split('`').skip(1).step_by(2) {
-            let Some((file, test)) = name.split_once("::").filter(|(f, _)| f.ends_with(".rs")) else {
+            let Some((file, test)) = name.split_once("::").filter(|(f, _)| f.ends_with(".rs"))
+            else {
                 continue;
             };
             if let Some(problem) = problem(file, test, sources) {
