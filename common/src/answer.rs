@@ -2,7 +2,7 @@
 //!
 //! Owns which packets are answered, and the answer's bytes. Invariant: nothing is answered that
 //! could start a storm: no ICMP but an echo request, no RST, nothing sent to or from a group of
-//! hosts, no fragment.
+//! hosts, no later fragment.
 //!
 //! # Checksums
 //!
