@@ -61,7 +61,7 @@ const SEARCH_STEPS: u32 = crate::abi::PORT_RANGES.ilog2() + 1;
 /// 1. What the pod's own node sends passes: probes depend on nothing.
 /// 2. What cannot be read, or carries a VLAN tag, is denied for an isolated pod.
 /// 3. ARP and neighbour discovery pass.
-/// 4. The pod sends from its own addresses only.
+/// 4. The pod sends from its own addresses only, and nothing whose source cannot be read.
 /// 5. The pod reaches itself and its own node.
 /// 6. Rules and flows decide: see [`by_policy`].
 #[inline(always)]
@@ -74,10 +74,10 @@ where
         return Verdict::Allow(OwnNode); // 1
     }
     if hook.vlan_tagged {
-        return unreadable(hook, endpoint, VlanTagged); // 2
+        return unaddressed(hook, endpoint, VlanTagged); // 2, 4
     }
     match packet::network(frame) {
-        Err(reason) => unreadable(hook, endpoint, reason), // 2
+        Err(reason) => unaddressed(hook, endpoint, reason), // 2, 4
         Ok(Network::Arp) => Verdict::Allow(NeighbourDiscovery), // 3
         Ok(Network::Ipv4) => {
             decide_ip(hook, endpoint, &endpoint.ipv4, &packet::parse_ipv4(frame), maps)
@@ -88,6 +88,17 @@ where
     }
 }
 
+/// A packet without an address that could be read. A pod that is to send from its own addresses
+/// cannot send one, isolated or not; only what is not IP at all has none to be wrong.
+#[inline(always)]
+const fn unaddressed(hook: &Hook, endpoint: &Endpoint, reason: DropReason) -> Verdict {
+    let own_source = matches!(hook.direction, Direction::Ingress)
+        || endpoint.flags & flags::CHECK_SOURCE == 0
+        || matches!(reason, DropReason::UnknownEthertype);
+    if own_source { unreadable(hook, endpoint, reason) } else { Verdict::Deny(reason) }
+}
+
+/// What cannot be read is denied for an isolated pod.
 #[inline(always)]
 const fn unreadable(hook: &Hook, endpoint: &Endpoint, reason: DropReason) -> Verdict {
     if endpoint.is_isolated(hook.direction) {
@@ -106,7 +117,7 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     maps: &M,
 ) -> Verdict {
     if let Some(reason) = packet.unaddressed {
-        return unreadable(hook, endpoint, reason); // 2
+        return unaddressed(hook, endpoint, reason); // 2, 4
     }
     if matches!(packet.transport.role, Role::NeighbourDiscovery) {
         return Verdict::Allow(NeighbourDiscovery); // 3

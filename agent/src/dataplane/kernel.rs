@@ -17,7 +17,10 @@ use bulkhead_common::{
     key::{Ipv4, Ipv6, RuleKey},
     value::{Counter, Endpoint, Peer, PortRange, PortSet},
 };
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::{
+    net::if_::{if_indextoname, if_nametoindex},
+    sys::signal::{SigSet, SigmaskHow},
+};
 
 use super::{
     counters::Counters,
@@ -62,11 +65,14 @@ impl Kernel {
                 "cannot create the eBPF maps; this needs root, or the capabilities CAP_BPF, \
                  CAP_NET_ADMIN and CAP_PERFMON, and Linux 6.6 or later",
             )?;
-        for program in [name::TO_POD, name::FROM_POD] {
-            classifier(&mut ebpf, program)?
-                .load()
-                .with_context(|| format!("the kernel refuses to load the program {program}"))?;
-        }
+        without_signals(|| {
+            for program in [name::TO_POD, name::FROM_POD] {
+                classifier(&mut ebpf, program)?
+                    .load()
+                    .with_context(|| format!("the kernel refuses to load the program {program}"))?;
+            }
+            anyhow::Ok(())
+        })?;
         let counters = Counters::new(
             per_cpu(&mut ebpf, name::COUNTERS)?,
             per_cpu(&mut ebpf, name::EVENT_BUDGETS)?,
@@ -188,6 +194,17 @@ impl Execute for Kernel {
             },
         }
     }
+}
+
+/// Does something during which this thread takes no signal: one breaks the verifier off, and the
+/// load would be tried again from the start.
+fn without_signals<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let mask = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .context("cannot block signals for the time of a load")?;
+    let done = work();
+    mask.thread_set_mask().context("cannot take signals again")?;
+    done
 }
 
 /// The next event of a ring buffer, if there is one.
