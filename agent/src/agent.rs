@@ -160,6 +160,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
             let started = Instant::now();
             let complete = enforcer.reconcile();
             report.reconciled(&mut enforcer, started.elapsed());
+            report.grant_first_events(&mut enforcer, EVENTS);
             retry.after(complete);
         }
     }
