@@ -131,10 +131,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
             Event::Scan(scan) => {
                 heard.scan = true;
                 report.scan(&scan);
-                // Every change is taken in, whether or not one before it made a difference.
-                scan.changes
-                    .into_iter()
-                    .fold(false, |changed, change| enforcer.apply(change) || changed)
+                let mut changed = false;
+                for change in scan.changes {
+                    changed |= enforcer.apply(change);
+                }
+                changed
             }
             Event::Links(state) => {
                 heard.links = true;

@@ -22,7 +22,7 @@ use crate::{
 pub enum Binding {
     /// A pod of this node.
     Pod(ObjectKey),
-    /// It is, or was, a pod's, but not any one's for sure. Nothing passes.
+    /// It is, or was, a pod's, but not any one's for sure: nobody but the own node reaches it.
     Closed(Doubt),
 }
 

@@ -126,20 +126,21 @@ impl Metrics {
         registry.register(
             "bulkhead_endpoints",
             "Pods of this node that Bulkhead should enforce policy for. attached: enforced; \
-             pending: the interface has not been found yet; failed: attaching or writing the \
-             policy failed and is tried again; closed: nobody's for sure, so that nothing passes",
+             pending: the interface has not been found yet; failed: the programs could not be \
+             attached, which is tried again; closed: interfaces that are nobody's for sure, so that \
+             nothing passes but the own node's packets",
             self.endpoints.clone(),
         );
         registry.register(
             "bulkhead_isolated_endpoints",
-            "Pods of this node that at least one policy isolates in this direction: what no rule \
-             allows is denied. All others are open in it",
+            "Pods of this node that are isolated in this direction, by a policy or because they are \
+             closed: what no rule allows is denied. All others are open in it",
             self.isolated_endpoints.clone(),
         );
         registry.register(
             "bulkhead_map_entries",
-            "Entries in a map of the kernel. When a map is full, the pod that did not fit keeps \
-             its last policy and the agent is not ready",
+            "Entries in a map of the kernel. When a map is full, every pod keeps the policy it had, \
+             new pods stay open, and the agent is not ready",
             self.map_entries.clone(),
         );
         registry.register(

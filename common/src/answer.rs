@@ -2,7 +2,7 @@
 //!
 //! Owns which packets are answered, and the answer's bytes. Invariant: nothing is answered that
 //! could start a storm: no ICMP but an echo request, no RST, nothing sent to or from a group of
-//! hosts, no fragment.
+//! hosts, no later fragment.
 //!
 //! # Checksums
 //!
@@ -94,11 +94,11 @@ const fn ip_len<const N: usize>() -> usize {
 
 #[inline(always)]
 fn is_answerable<const N: usize>(packet: &Packet<N>, macs: &Macs) -> bool {
-    let icmp = matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6);
-    let to_group = macs.destination[0] & 1 != 0;
+    let echo = matches!(packet.transport.role, Role::Opens);
+    let to_one_host = macs.destination[0] & 1 == 0;
     packet.problem().is_none()
-        && !to_group
-        && !(icmp && !matches!(packet.transport.role, Role::Opens))
+        && to_one_host
+        && (echo || !matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6))
         && is_one_host(&packet.source)
         && is_one_host(&packet.destination)
         // IP options and extension headers would have to be quoted, too.

@@ -3,9 +3,14 @@
 //! Every run asserts what must hold of any packet: exactly one counter moved, by one packet of the
 //! frame's length; the action fits it; `decide` says the same over the same maps in memory.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    ops::{Deref, DerefMut},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
-use aya::{TestRun as _, TestRunOptions};
+use aya::{Ebpf, Pod, TestRun as _, TestRunOptions, maps::HashMap};
 use bulkhead::dataplane::{
     counters::Count,
     fake::FakeKernel,
@@ -16,7 +21,8 @@ use bulkhead_common::{
     abi::{self, COUNTER_BLOCK_UNKNOWN},
     decide::{Hook, decide},
     frames::Linear,
-    value::Counter,
+    key::FlowKey,
+    value::{Counter, Flow},
     verdict::{Direction, DropReason, Verdict},
 };
 
@@ -133,6 +139,14 @@ impl Programs {
         difference(&before, &self.counts)
     }
 
+    fn forget_flows(&mut self) {
+        self.memory.flows_v4.borrow_mut().clear();
+        self.memory.flows_v6.borrow_mut().clear();
+        let ebpf = self.kernel.ebpf_mut();
+        clear::<FlowKey<4>>(ebpf, abi::name::FLOWS_V4);
+        clear::<FlowKey<16>>(ebpf, abi::name::FLOWS_V6);
+    }
+
     fn run(&mut self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> Verdict {
         let expected = self.compare(direction, ingress_ifindex, frame);
         let known = self.memory.endpoints.get(&pod::IFINDEX);
@@ -185,6 +199,39 @@ impl Programs {
     }
 }
 
+/// Programs that the tests of one process share: loading them takes a second.
+pub struct Shared(MutexGuard<'static, Option<Programs>>);
+
+/// Programs whose maps are as [`Programs::with_pod`] leaves them.
+///
+/// # Panics
+///
+/// It lacks the privileges: it says so.
+pub fn shared(flags: u32) -> Shared {
+    static PROGRAMS: Mutex<Option<Programs>> = Mutex::new(None);
+    // What a test that failed left behind is taken away here.
+    let mut guard = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    let programs = guard.get_or_insert_with(|| Programs::with_pod(flags));
+    programs.forget_flows();
+    programs.set_pod(flags, 1);
+    programs.moved();
+    Shared(guard)
+}
+
+impl Deref for Shared {
+    type Target = Programs;
+
+    fn deref(&self) -> &Programs {
+        self.0.as_ref().expect("`shared` has loaded them")
+    }
+}
+
+impl DerefMut for Shared {
+    fn deref_mut(&mut self) -> &mut Programs {
+        self.0.as_mut().expect("`shared` has loaded them")
+    }
+}
+
 /// The program that meets packets of a direction.
 pub const fn name(direction: Direction) -> &'static str {
     match direction {
@@ -199,6 +246,15 @@ pub fn context(ingress_ifindex: u32) -> [u8; 44] {
     context[36..40].copy_from_slice(&ingress_ifindex.to_ne_bytes());
     context[40..44].copy_from_slice(&pod::IFINDEX.to_ne_bytes());
     context
+}
+
+fn clear<K: Pod>(ebpf: &mut Ebpf, name: &str) {
+    let map = ebpf.map_mut(name).unwrap_or_else(|| panic!("no map {name}"));
+    let mut map = HashMap::<_, K, Flow>::try_from(map).expect("a map of flows");
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>().expect("reading a map");
+    for key in keys {
+        map.remove(&key).expect("nobody else removes flows");
+    }
 }
 
 fn difference(before: &BTreeMap<u32, Vec<Count>>, after: &BTreeMap<u32, Vec<Count>>) -> Vec<Moved> {

@@ -6,10 +6,7 @@
 //! for TCP, UDP and SCTP, so that a program which reads past the disguise would let it pass: every
 //! row says what that program would see.
 
-use std::{
-    net::IpAddr,
-    sync::{LazyLock, Mutex, PoisonError},
-};
+use std::net::IpAddr;
 
 use bulkhead_common::{
     frames::{Extension, Frame, SERVICE_VLAN, VLAN, tcp},
@@ -27,7 +24,7 @@ use bulkhead_common::{
 };
 use bulkhead_tests::{
     pod::{ALLOWED, CLIENT, DENIED, IPV4, IPV6, ISOLATED, NETS, Net, at},
-    program::Programs,
+    program,
 };
 
 /// A way past a policy.
@@ -38,13 +35,8 @@ fn both_ways(net: Net) -> [(Direction, IpAddr, IpAddr); 2] {
     [(Direction::Ingress, net.friend, net.pod), (Direction::Egress, net.pod, net.friend)]
 }
 
-/// Loaded once: nothing that is denied changes what comes after it.
-static PROGRAMS: LazyLock<Mutex<Programs>> =
-    LazyLock::new(|| Mutex::new(Programs::with_pod(ISOLATED | flags::CHECK_SOURCE)));
-
 fn assert_denied(nets: &[Net], evasion: Evasion, reason: DropReason) {
-    // A row that failed has left nothing half done.
-    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut programs = program::shared(ISOLATED | flags::CHECK_SOURCE);
     for (direction, from, to) in nets.iter().copied().flat_map(both_ways) {
         let met = programs.meet(direction, &evasion(from, to));
         assert_eq!(met, Deny(reason), "{direction:?} from {from}");
@@ -303,7 +295,7 @@ evasions! {
 
 #[test]
 fn a_pong_of_another_identifier_or_type_is_no_reply() {
-    let mut programs = Programs::with_pod(ISOLATED);
+    let mut programs = program::shared(ISOLATED);
     for net in NETS {
         for (direction, from, to) in
             [(Direction::Egress, net.pod, net.trusted), (Direction::Ingress, net.trusted, net.pod)]
@@ -325,7 +317,7 @@ fn a_pong_of_another_identifier_or_type_is_no_reply() {
 
 #[test]
 fn the_address_of_somebody_else_opens_nothing() {
-    let mut programs = Programs::with_pod(ISOLATED | flags::CHECK_SOURCE);
+    let mut programs = program::shared(ISOLATED | flags::CHECK_SOURCE);
     for net in NETS {
         // The pod speaks as its friend, as the node, as nobody; whole, and as a later fragment.
         let nobody =
@@ -347,7 +339,7 @@ fn the_address_of_somebody_else_opens_nothing() {
 /// That the rows above are denied for their disguise, and not for what is in it.
 #[test]
 fn undisguised_each_of_them_is_allowed() {
-    let mut programs = Programs::with_pod(ISOLATED | flags::CHECK_SOURCE);
+    let mut programs = program::shared(ISOLATED | flags::CHECK_SOURCE);
     for (direction, from, to) in NETS.into_iter().flat_map(both_ways) {
         let (source, destination) = (at(from, CLIENT), at(to, ALLOWED));
         let mut frames = vec![

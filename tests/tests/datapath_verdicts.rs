@@ -17,7 +17,7 @@ use bulkhead_tests::{
     pod::{
         ALLOWED, CLIENT, DENIED, EGRESS_ONLY, INGRESS_ONLY, IPV6, ISOLATED, NETS, Net, OPEN, at,
     },
-    program::Programs,
+    program::{self, Programs},
 };
 
 /// A packet of any kind, from the peer to the pod or from the pod to the peer.
@@ -30,7 +30,7 @@ fn ends(net: &Net, peer: std::net::IpAddr, direction: Direction) -> [std::net::I
 
 #[test]
 fn a_pod_that_nothing_isolates_is_reached_by_and_reaches_everybody() {
-    let mut programs = Programs::with_pod(flags::CHECK_SOURCE);
+    let mut programs = program::shared(flags::CHECK_SOURCE);
     for net in NETS {
         for direction in Direction::ALL {
             for peer in [net.friend, net.stranger, net.node] {
@@ -55,7 +55,7 @@ fn a_pod_that_nothing_isolates_is_reached_by_and_reaches_everybody() {
 
 #[test]
 fn an_isolated_pod_meets_its_rules() {
-    let mut programs = Programs::with_pod(ISOLATED);
+    let mut programs = program::shared(ISOLATED);
     for net in NETS {
         for direction in Direction::ALL {
             let ingress = direction == Direction::Ingress;
@@ -81,7 +81,7 @@ fn an_isolated_pod_meets_its_rules() {
 
 #[test]
 fn udp_and_sctp_have_ports_of_their_own() {
-    let mut programs = Programs::with_pod(ISOLATED);
+    let mut programs = program::shared(ISOLATED);
     for net in NETS {
         for direction in Direction::ALL {
             let [from, to] = ends(&net, net.friend, direction);
@@ -103,7 +103,7 @@ fn udp_and_sctp_have_ports_of_their_own() {
 
 #[test]
 fn icmp_and_other_protocols_pass_only_where_everything_does() {
-    let mut programs = Programs::with_pod(ISOLATED);
+    let mut programs = program::shared(ISOLATED);
     for net in NETS {
         for direction in Direction::ALL {
             for (peer, verdict) in [
@@ -131,7 +131,7 @@ fn isolation_of_one_direction_leaves_the_other_alone() {
     for (flag, isolated) in
         [(flags::ISOLATED_INGRESS, Direction::Ingress), (flags::ISOLATED_EGRESS, Direction::Egress)]
     {
-        let mut programs = Programs::with_pod(flag);
+        let mut programs = program::shared(flag);
         for net in NETS {
             let [from, to] = ends(&net, net.stranger, isolated);
             let frame = Frame::tcp(at(from, CLIENT), at(to, DENIED), tcp::SYN).bytes();
@@ -144,7 +144,7 @@ fn isolation_of_one_direction_leaves_the_other_alone() {
 
 #[test]
 fn what_the_own_node_sends_passes_whatever_it_is() {
-    let mut programs = Programs::with_pod(ISOLATED | flags::CHECK_SOURCE);
+    let mut programs = program::shared(ISOLATED | flags::CHECK_SOURCE);
     for net in NETS {
         // By the path, not by the address: the stranger's passes, too.
         for from in [net.node, net.stranger] {
@@ -160,7 +160,7 @@ fn what_the_own_node_sends_passes_whatever_it_is() {
 
 #[test]
 fn the_pod_reaches_its_own_node_and_itself() {
-    let mut programs = Programs::with_pod(ISOLATED | flags::CHECK_SOURCE);
+    let mut programs = program::shared(ISOLATED | flags::CHECK_SOURCE);
     for net in NETS {
         let to_node = Frame::udp(at(net.pod, CLIENT), at(net.node, DENIED)).bytes();
         assert_eq!(programs.from_pod(&to_node), Allow(OwnNode));
@@ -176,7 +176,7 @@ fn the_pod_reaches_its_own_node_and_itself() {
 #[test]
 fn the_pod_sends_from_its_own_addresses_only() {
     for flags in [flags::CHECK_SOURCE, flags::CHECK_SOURCE | ISOLATED] {
-        let mut programs = Programs::with_pod(flags);
+        let mut programs = program::shared(flags);
         for net in NETS {
             for from in [net.friend, net.stranger, net.node] {
                 for frame in [
@@ -189,7 +189,7 @@ fn the_pod_sends_from_its_own_addresses_only() {
             }
         }
     }
-    let mut programs = Programs::with_pod(ISOLATED);
+    let mut programs = program::shared(ISOLATED);
     for net in NETS {
         let frame = Frame::tcp(at(net.stranger, CLIENT), at(net.friend, ALLOWED), tcp::SYN).bytes();
         assert_eq!(programs.from_pod(&frame), Allow(Rule), "the check is switched off");
@@ -198,7 +198,7 @@ fn the_pod_sends_from_its_own_addresses_only() {
 
 #[test]
 fn neighbours_are_discovered_whatever_policy_says() {
-    let mut programs = Programs::with_pod(ISOLATED | flags::CHECK_SOURCE);
+    let mut programs = program::shared(ISOLATED | flags::CHECK_SOURCE);
     let mut arp = vec![0xff; 42];
     arp[12..14].copy_from_slice(&[0x08, 0x06]);
     for direction in Direction::ALL {
@@ -217,7 +217,7 @@ fn neighbours_are_discovered_whatever_policy_says() {
 
 #[test]
 fn replies_of_allowed_flows_pass_and_nothing_else_does() {
-    let mut programs = Programs::with_pod(ISOLATED | flags::CHECK_SOURCE);
+    let mut programs = program::shared(ISOLATED | flags::CHECK_SOURCE);
     for net in NETS {
         for direction in Direction::ALL {
             let [from, to] = ends(&net, net.friend, direction);
@@ -245,7 +245,7 @@ fn replies_of_allowed_flows_pass_and_nothing_else_does() {
 
 #[test]
 fn a_ping_is_answered_by_its_own_identifier() {
-    let mut programs = Programs::with_pod(flags::ISOLATED_INGRESS | flags::CHECK_SOURCE);
+    let mut programs = program::shared(flags::ISOLATED_INGRESS | flags::CHECK_SOURCE);
     for net in NETS {
         let reply = |identifier| Frame::echo_reply(net.stranger, net.pod, identifier).bytes();
         assert_eq!(programs.to_pod(&reply(7)), Deny(NotAllowed));
@@ -261,7 +261,7 @@ fn a_ping_is_answered_by_its_own_identifier() {
 #[test]
 fn a_policy_change_cuts_established_flows_in_both_directions() {
     for net in NETS {
-        let mut programs = Programs::with_pod(flags::ISOLATED_EGRESS | flags::CHECK_SOURCE);
+        let mut programs = program::shared(flags::ISOLATED_EGRESS | flags::CHECK_SOURCE);
         let (client, server) = (at(net.stranger, CLIENT), at(net.pod, DENIED));
         let open = Frame::tcp(client, server, tcp::SYN).bytes();
         let data = Frame::tcp(client, server, tcp::ACK).bytes();

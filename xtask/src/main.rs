@@ -47,9 +47,9 @@ enum Task {
 
     /// Checks the sources, then runs every test.
     ///
-    /// In order: file lengths and stray paths, formatting, clippy, unit tests, and the tests on the
-    /// real kernel. The last need root: a plain user is asked by sudo. cargo-nextest runs the tests
-    /// if it is installed.
+    /// In order: rules on files (lengths, stray paths, tests that documents name), formatting,
+    /// clippy, unit tests, and the tests on the real kernel. The last need root: a plain user is
+    /// asked by sudo. cargo-nextest runs the tests if it is installed.
     Test,
 
     /// All that a change must pass: the tests, the demo, and the release build.

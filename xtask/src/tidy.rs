@@ -1,4 +1,7 @@
-//! Rules on files that no compiler knows: no long files, no path of somebody's machine.
+//! Rules on files that no compiler knows: no long files, no path of somebody's machine, no test in the
+//! documents that is not there.
+
+mod named_tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,11 +27,15 @@ const SKIPPED: [&str; 7] = [
     "proptest-regressions",
 ];
 
+/// Says of each of its clauses which test shows it.
+const SEMANTICS: &str = "docs/semantics.md";
+
 pub(crate) fn run() -> Result<()> {
-    step::say("checking the length of files, and for paths of somebody's machine");
+    step::say("checking files: lengths, paths of somebody's machine, tests that documents name");
     let mut files = Vec::new();
     collect(step::workspace(), &mut files)?;
     let mut findings = Vec::new();
+    let mut sources = Vec::new();
     for file in files {
         let content = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
         // What is no text has no lines.
@@ -37,8 +44,15 @@ pub(crate) fn run() -> Result<()> {
             findings.extend(
                 problems(&text).into_iter().map(|found| format!("{}{found}", name.display())),
             );
+            if name.extension().is_some_and(|extension| extension == "rs") {
+                sources.push((name.to_owned(), text));
+            }
         }
     }
+    let semantics = fs::read_to_string(step::workspace().join(SEMANTICS))
+        .with_context(|| format!("reading {SEMANTICS}"))?;
+    let named = named_tests::problems(&semantics, &sources);
+    findings.extend(named.into_iter().map(|found| format!("{SEMANTICS}{found}")));
     if !findings.is_empty() {
         bail!("files against the rules:\n    {}", findings.join("\n    "));
     }

@@ -19,7 +19,8 @@ use crate::{
 ///
 /// Reads Namespaces, Pods and NetworkPolicies, finds each pod's veth by its addresses, and attaches
 /// eBPF programs there that deny every packet no rule allows. Needs root, or the capabilities
-/// CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+/// CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; with CAP_NET_BROADCAST it hears at once of an address
+/// that is added inside a pod. When it ends, its programs leave and every pod is open.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bulkhead agent --manifests deploy/examples/wordpress-mysql
@@ -43,7 +44,7 @@ pub struct Agent {
     /// Let pods send from addresses that are not theirs
     #[arg(long)]
     allow_spoofed_sources: bool,
-    /// Log every verdict in the kernel; slow
+    /// Have the kernel log every verdict, at level debug (`--log info,bulkhead_ebpf=debug`); slow
     #[arg(long)]
     debug_packets: bool,
 }

@@ -62,6 +62,13 @@ impl Execute for FakeKernel {
     }
 }
 
+impl FakeKernel {
+    /// Of `port_ranges`.
+    pub fn range(&self, index: u32) -> Option<PortRange> {
+        self.port_ranges.get(&index).copied()
+    }
+}
+
 macro_rules! maps {
     ($n:literal, $peers:ident, $flows:ident) => {
         impl Maps<$n> for FakeKernel {
@@ -74,7 +81,7 @@ macro_rules! maps {
             }
 
             fn is_in_ranges(&self, set: &PortSet, protocol: u8, port: Port) -> bool {
-                let range = |index| self.port_ranges.get(&index).copied();
+                let range = |index| self.range(index);
                 is_in_ranges(set, protocol, port, range)
             }
 

@@ -60,7 +60,7 @@ impl Kernel {
             .load(OBJECT)
             .context(
                 "cannot create the eBPF maps; this needs root, or the capabilities CAP_BPF, \
-                 CAP_NET_ADMIN and CAP_PERFMON, and Linux 5.10 or later",
+                 CAP_NET_ADMIN and CAP_PERFMON, and Linux 6.6 or later",
             )?;
         for program in [name::TO_POD, name::FROM_POD] {
             classifier(&mut ebpf, program)?

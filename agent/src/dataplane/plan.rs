@@ -48,7 +48,8 @@ pub struct Desired<'a> {
 pub enum DesiredEndpoint<'a> {
     /// The policy of the pod behind it.
     Pod(&'a EndpointPolicy),
-    /// Nothing passes: the interface was a pod's, and which one it is now cannot be told.
+    /// Nothing passes but what the own node sends or receives: the interface was a pod's, and
+    /// which one it is now cannot be told.
     Closed,
 }
 
@@ -115,7 +116,7 @@ impl Programmed {
         ops.extend(
             rules
                 .iter()
-                .filter(|(key, _)| !self.rules.contains_key(key))
+                .filter(|(key, ports)| self.rules.get(key) != Some(ports))
                 .map(|(key, ports)| Op::SetRule { key: *key, ports: *ports }),
         );
         let slot = self.plan_peers(peers, &mut ops);

@@ -26,9 +26,10 @@ words! {
         Attached => "attached",
         /// Its interface has not been found yet.
         Pending => "pending",
-        /// Attaching or writing its policy failed; it is tried again.
+        /// The programs could not be attached; it is tried again.
         Failed => "failed",
-        /// It is nobody's for sure, or its pod is gone: nothing passes.
+        /// An interface that is nobody's for sure, or whose pod is gone: nothing passes but what the
+        /// own node sends or receives.
         Closed => "closed",
     }
 }

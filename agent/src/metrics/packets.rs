@@ -44,8 +44,8 @@ pub trait CounterSource: Send + Sync + 'static {
 
 const PACKETS_HELP: &str = "Packets that Bulkhead judged at the pod's interface. \
     direction is seen from the pod, verdict is allow or deny, reason says why. A denied packet \
-    that was answered (reject) counts as deny. Counted in the kernel, so an agent restart neither \
-    loses nor resets it. Empty namespace and pod: an interface without a known pod.";
+    that was answered (reject) counts as deny. Counted in the kernel; starts at zero with the agent \
+    and with the pod. Empty namespace and pod: an interface without a known pod.";
 const BYTES_HELP: &str = "Bytes of the packets in bulkhead_packets_total: whole frames, from the \
     Ethernet header on. Same labels.";
 

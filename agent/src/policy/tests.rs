@@ -10,14 +10,14 @@ use bulkhead_common::{
 };
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
-use self::node::Node;
+use self::node::{Node, frame};
 use super::{
     arbitrary::{NODE, change, cluster, every_address, every_port, node_addresses},
     compile::Compiler,
     compiled::{Closed, Compiled},
     evaluate::{Evaluation, Flow, Traffic, evaluate},
     index::Index,
-    model::{Change, Protocol},
+    model::{Change, ObjectKey, Protocol},
 };
 
 fn index_of(changes: &[Change], node: Option<&str>) -> Index {
@@ -50,23 +50,34 @@ fn every_flow() -> Vec<Flow> {
     flows
 }
 
-/// Every pod's every flow: the verdict function on what was programmed against the specification.
-fn assert_programmed_is_as_evaluated(index: &Index, compiled: &Compiled, node: &Node) {
+/// Every flow that every pod could have, with a frame that opens it.
+fn every_frame(index: &Index) -> Vec<(&ObjectKey, Flow, Vec<u8>)> {
+    let mut frames = Vec::new();
     for (name, pod) in index.pods() {
         for flow in every_flow() {
-            let Some(evaluation) = evaluate(index, name, &flow) else {
-                assert!(!compiled.endpoints.contains_key(name), "{name} is no endpoint");
-                break;
-            };
             let of_family = |own: &&IpAddr| own.is_ipv4() == flow.peer.is_ipv4();
-            let Some(own) = pod.addresses.iter().find(of_family) else { continue };
-            let verdict = node.verdict(name, *own, &flow);
-            assert_eq!(
-                verdict.is_allow(),
-                evaluation.is_allowed(),
-                "{name}, {flow:?}: {evaluation:?}, but {verdict:?} by {compiled:#?}"
-            );
+            if let Some(own) = pod.addresses.iter().find(of_family) {
+                let frame = frame(*own, &flow);
+                frames.push((name, flow, frame));
+            }
         }
+    }
+    frames
+}
+
+/// Every pod's every flow: the verdict function on what was programmed against the specification.
+fn assert_programmed_is_as_evaluated(index: &Index, compiled: &Compiled, node: &Node) {
+    for (name, flow, frame) in every_frame(index) {
+        let Some(evaluation) = evaluate(index, name, &flow) else {
+            assert!(!compiled.endpoints.contains_key(name), "{name} is no endpoint");
+            continue;
+        };
+        let verdict = node.verdict(name, &flow, &frame).unwrap();
+        assert_eq!(
+            verdict.is_allow(),
+            evaluation.is_allowed(),
+            "{name}, {flow:?}: {evaluation:?}, but {verdict:?} by {compiled:#?}"
+        );
     }
 }
 
@@ -87,8 +98,43 @@ proptest! {
         for change in [None].into_iter().chain(more.into_iter().map(Some)) {
             change.map(|change| index.apply(change));
             let compiled = compiler.compile(&index);
-            node.program(&compiled);
+            node.program(&compiled, |_| {});
             assert_programmed_is_as_evaluated(&index, &compiled, &node);
+        }
+    }
+
+    #[test]
+    fn after_every_operation_of_a_plan_a_pod_allows_what_it_did_before_or_what_it_is_to_allow(
+        changes in cluster(),
+        more in prop::collection::vec(prop::collection::vec(change(), 1..4), 1..4),
+    ) {
+        let mut index = index_of(&changes, Some(NODE));
+        let mut compiler = Compiler::new(DenyAction::Drop);
+        let mut node = Node::new();
+        node.program(&compiler.compile(&index), |_| {});
+        for batch in more {
+            let before = index.clone();
+            for change in batch {
+                index.apply(change);
+            }
+            // Of the flows whose endpoints are there before and after; whether a pod's verdicts
+            // are all old or all new is what `epoch` would tell, and allowing more is what counts.
+            let frames: Vec<_> = every_frame(&index)
+                .into_iter()
+                .filter_map(|(pod, flow, frame)| {
+                    let old = evaluate(&before, pod, &flow)?.is_allowed();
+                    let new = evaluate(&index, pod, &flow)?.is_allowed();
+                    let same_pod = before.pods().get(pod)?.addresses == index.pods().get(pod)?.addresses;
+                    (same_pod && old == new).then_some((pod, flow, frame, new))
+                })
+                .collect();
+            node.program(&compiler.compile(&index), |node| {
+                for (pod, flow, frame, allowed) in &frames {
+                    if let Some(verdict) = node.verdict(pod, flow, frame) {
+                        assert_eq!(verdict.is_allow(), *allowed, "{pod}, {flow:?}: {verdict:?}");
+                    }
+                }
+            });
         }
     }
 

@@ -28,8 +28,8 @@ impl<T: Ord> Interner<T> {
     /// The number of a value, which is in use from now on.
     ///
     /// # Panics
-    /// When 2^32 numbers are used up: two values of one number could open what is closed. The
-    /// kernel goes on with the last policy, and a new compiler has all numbers again.
+    /// When 2^32 numbers are used up: two values of one number could open what is closed. A new
+    /// compiler has all numbers again.
     pub(super) fn number(&mut self, value: T) -> u32 {
         if let Some(number) = self.current.get(&value) {
             return *number;

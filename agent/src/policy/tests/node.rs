@@ -1,11 +1,15 @@
 //! A node in memory: what is compiled goes through the plan into maps, and packets meet the
 //! verdict function that the kernel programs run.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use bulkhead_common::{
     decide::{Hook, decide},
-    packet::{Bytes, Header, protocol},
+    frames::{Frame, Linear, tcp},
+    packet::protocol,
     verdict::{Direction, Verdict},
 };
 
@@ -18,7 +22,7 @@ use crate::{
     policy::{
         compiled::Compiled,
         evaluate::{Flow, Traffic},
-        model::ObjectKey,
+        model::{ObjectKey, Protocol},
     },
 };
 
@@ -39,8 +43,8 @@ impl Node {
         }
     }
 
-    /// Makes the maps hold what was compiled.
-    pub(super) fn program(&mut self, compiled: &Compiled) {
+    /// Makes the maps hold what was compiled. `look` sees the maps after each operation.
+    pub(super) fn program(&mut self, compiled: &Compiled, mut look: impl FnMut(&Self)) {
         for pod in compiled.endpoints.keys() {
             let next = u32::try_from(self.links.len()).unwrap() + 1;
             self.links.entry(pod.clone()).or_insert(next);
@@ -50,90 +54,51 @@ impl Node {
             .iter()
             .map(|(pod, policy)| (self.links[pod], DesiredEndpoint::Pod(policy)))
             .collect();
-        let desired =
-            Desired { endpoints, peers: Some(&compiled.peers), rules: Some(&compiled.rules) };
+        let desired = Desired { endpoints, peers: &compiled.peers, rules: &compiled.rules };
         for op in self.programmed.plan(&desired).unwrap() {
             self.kernel.execute(&op).unwrap();
             self.programmed.executed(&op);
+            look(self);
         }
     }
 
-    /// The verdict on the first packet of a flow, which the pod has at its address `own`.
-    pub(super) fn verdict(&self, pod: &ObjectKey, own: IpAddr, flow: &Flow) -> Verdict {
+    /// The verdict on a frame that opens a flow of a pod; `None` if the pod has no programs.
+    pub(super) fn verdict(&self, pod: &ObjectKey, flow: &Flow, frame: &[u8]) -> Option<Verdict> {
         self.kernel.flows_v4.borrow_mut().clear();
         self.kernel.flows_v6.borrow_mut().clear();
-        let ifindex = self.links[pod];
+        let ifindex = *self.links.get(pod)?;
         let hook = Hook {
             direction: flow.direction,
             ifindex,
             from_own_node: flow.from_own_node,
             vlan_tagged: false,
         };
-        let (source, destination) = match flow.direction {
-            Direction::Ingress => (flow.peer, own),
-            Direction::Egress => (own, flow.peer),
-        };
-        let frame = Frame::new(source, destination, flow.traffic);
-        decide(&hook, &self.kernel.endpoints[&ifindex], &frame, &self.kernel)
+        self.kernel.attached.get(&ifindex)?;
+        let endpoint = self.kernel.endpoints.get(&ifindex)?;
+        Some(decide(&hook, endpoint, &Linear(frame), &self.kernel))
     }
 }
 
-/// An Ethernet frame that opens a flow.
-struct Frame(Vec<u8>);
-
-const TRANSPORT_LEN: u8 = 20;
-
-impl Frame {
-    fn new(source: IpAddr, destination: IpAddr, traffic: Traffic) -> Self {
-        let number = match traffic {
-            Traffic::Port(protocol, _) => protocol.number(),
-            Traffic::Other(number) => number,
-        };
-        let mut bytes = vec![0; 12];
-        match (source, destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                bytes.extend([0x08, 0x00, 0x45, 0, 0, 20 + TRANSPORT_LEN, 0, 0, 0, 0, 64]);
-                bytes.extend([number, 0, 0]);
-                bytes.extend(source.octets().into_iter().chain(destination.octets()));
+/// A frame that opens a flow of the pod with the address `own`.
+pub(super) fn frame(own: IpAddr, flow: &Flow) -> Vec<u8> {
+    let (source, destination) = match flow.direction {
+        Direction::Ingress => (flow.peer, own),
+        Direction::Egress => (own, flow.peer),
+    };
+    let frame = match flow.traffic {
+        Traffic::Port(protocol, port) => {
+            let from = SocketAddr::new(source, 40_000);
+            let to = SocketAddr::new(destination, port);
+            match protocol {
+                Protocol::Tcp => Frame::tcp(from, to, tcp::SYN),
+                Protocol::Udp => Frame::udp(from, to),
+                Protocol::Sctp => Frame::sctp(from, to),
             }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, TRANSPORT_LEN, number, 64]);
-                bytes.extend(source.octets().into_iter().chain(destination.octets()));
-            }
-            (_, _) => panic!("{source} and {destination} are of different families"),
         }
-        bytes.extend(transport(number, traffic));
-        Self(bytes)
-    }
-}
-
-/// A TCP SYN, an echo request, or whatever these bytes are in another protocol.
-fn transport(number: u8, traffic: Traffic) -> [u8; TRANSPORT_LEN as usize] {
-    let mut bytes = [0; TRANSPORT_LEN as usize];
-    match traffic {
-        Traffic::Port(_, port) => {
-            bytes[..2].copy_from_slice(&40_000_u16.to_be_bytes());
-            bytes[2..4].copy_from_slice(&port.to_be_bytes());
+        Traffic::Other(protocol::ICMP) if source.is_ipv4() => {
+            Frame::echo_request(source, destination, 7)
         }
-        Traffic::Other(_) => bytes[0] = if number == protocol::ICMPV6 { 128 } else { 8 },
-    }
-    match number {
-        protocol::TCP => bytes[12..14].copy_from_slice(&[0x50, 0x02]),
-        protocol::UDP => bytes[5] = TRANSPORT_LEN,
-        _ => {}
-    }
-    bytes
-}
-
-impl Bytes for Frame {
-    #[expect(unsafe_code, reason = "reads plain data out of a buffer")]
-    fn read<T: Header>(&self, offset: usize) -> Option<T> {
-        let bytes = self.0.get(offset..)?.get(..size_of::<T>())?;
-        // SAFETY: the slice is as long as `T`, and `Header` vouches for every bit pattern.
-        Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
+        Traffic::Other(number) => Frame::ip(source, destination, number, &[0; 20]),
+    };
+    frame.bytes()
 }
