@@ -161,8 +161,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
             let started = Instant::now();
             let complete = enforcer.reconcile();
             report.reconciled(&mut enforcer, started.elapsed());
-            // The drops of a pod that is new are not to wait for the next tick.
-            report.grant_events(&mut enforcer, EVENTS);
+            report.grant_first_events(&mut enforcer, EVENTS);
             retry.after(complete);
         }
     }

@@ -133,9 +133,19 @@ impl Report {
 
     /// Fills up the event budget of every endpoint, and counts what the last one was too small for.
     pub(super) fn grant_events(&mut self, enforcer: &mut Enforcer<Kernel>, events: u32) {
-        let blocks: BTreeSet<u32> =
-            enforcer.programmed().endpoints().values().map(|endpoint| endpoint.counters).collect();
+        let blocks = counter_blocks(enforcer);
         self.suppressed.retain(|block, _| blocks.contains(block));
+        self.grant(enforcer, blocks, events);
+    }
+
+    /// The same, of endpoints that had none yet: nobody waits for their first drops in vain.
+    pub(super) fn grant_first_events(&mut self, enforcer: &mut Enforcer<Kernel>, events: u32) {
+        let mut blocks = counter_blocks(enforcer);
+        blocks.retain(|block| !self.suppressed.contains_key(block));
+        self.grant(enforcer, blocks, events);
+    }
+
+    fn grant(&mut self, enforcer: &mut Enforcer<Kernel>, blocks: BTreeSet<u32>, events: u32) {
         let counters = Arc::clone(enforcer.kernel().counters());
         for block in blocks {
             let granted = counters.grant_events(block, events).and_then(|()| {
@@ -215,6 +225,11 @@ fn say(said: &mut BTreeSet<String>, lines: BTreeSet<String>, log: impl Fn(&str))
         log(line);
     }
     *said = lines;
+}
+
+/// The blocks of counters of all endpoints.
+fn counter_blocks(enforcer: &Enforcer<Kernel>) -> BTreeSet<u32> {
+    enforcer.programmed().endpoints().values().map(|endpoint| endpoint.counters).collect()
 }
 
 /// Whose each block of counters is.
