@@ -88,8 +88,11 @@ impl Page {
     }
 }
 
+/// A metric's name and its labels.
+type Series = (String, BTreeMap<String, String>);
+
 /// `name{key="value",...} number`. No value that a test looks at holds quotes or commas.
-fn row(line: &str) -> Option<((String, BTreeMap<String, String>), f64)> {
+fn row(line: &str) -> Option<(Series, f64)> {
     let (series, value) = line.rsplit_once(' ')?;
     let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
     let labels = labels.strip_suffix('}')?.split("\",").filter(|label| !label.is_empty());
