@@ -133,6 +133,12 @@ impl<K: Execute> Enforcer<K> {
             Ok(ops) => self.execute(&ops),
             Err(error) => self.problems.reconcile = Some(format!("{error:#}")),
         }
+        if self.problems.reconcile.is_some() {
+            // What is new has no last good policy to keep.
+            let new: Vec<u32> = self.bindings.iter().map(|(ifindex, _)| ifindex).collect();
+            let ops = self.programmed.plan_closed(new);
+            self.execute(&ops);
+        }
         self.problems == Problems::default()
     }
 
@@ -146,7 +152,7 @@ impl<K: Execute> Enforcer<K> {
                     self.problems.unattached.insert(*ifindex, format!("{error:#}"));
                 }
                 (Err(error), _) => {
-                    self.problems.reconcile = Some(format!("{error:#}"));
+                    self.problems.reconcile.get_or_insert_with(|| format!("{error:#}"));
                     return;
                 }
             }

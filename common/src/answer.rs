@@ -111,7 +111,8 @@ fn is_answerable<const N: usize>(packet: &Packet<N>, macs: &Macs) -> bool {
 fn is_one_host<const N: usize>(address: &Address<N>) -> bool {
     match address.0.first() {
         Some(first) if N == 4 => !matches!(first, 0 | 127 | 224..),
-        Some(first) => *first != 0xff && *first != 0,
+        // ::/64 has the unspecified address, the loopback, and IPv4 addresses in disguise.
+        Some(first) => *first != 0xff && address.0.first_chunk() != Some(&[0; 8]),
         None => false,
     }
 }

@@ -4,17 +4,11 @@
 //! Invariant: every way through a program ends in one exhaustive match from verdict to action.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
-#[cfg(target_arch = "bpf")]
 mod context;
-#[cfg(target_arch = "bpf")]
 mod events;
-#[cfg(target_arch = "bpf")]
 mod floor;
-#[cfg(target_arch = "bpf")]
 mod maps;
-#[cfg(target_arch = "bpf")]
 mod programs;
-#[cfg(target_arch = "bpf")]
 mod reject;
 
 /// Nothing in the programs panics: the verifier would refuse this loop if it could be reached.
@@ -25,13 +19,12 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
 }
 
 /// Lets the kernel's verifier admit helpers that are for GPL-compatible programs only.
-#[cfg(target_arch = "bpf")]
 #[expect(unsafe_code, reason = "the section name is the loader's contract")]
 // SAFETY: the loader reads this section as a NUL-terminated string, and nothing else is in it.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// The programs exist on the BPF target only.
+/// On other targets, the modules are there to be checked by the compiler and clippy.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -20,13 +20,13 @@ use crate::{
 
 /// Packets to the pod: the egress hook of the host-side veth.
 #[classifier]
-pub(crate) fn to_pod(ctx: TcContext) -> i32 {
+fn to_pod(ctx: TcContext) -> i32 {
     act(&ctx, Direction::Ingress)
 }
 
 /// Packets from the pod: the ingress hook of the host-side veth.
 #[classifier]
-pub(crate) fn from_pod(ctx: TcContext) -> i32 {
+fn from_pod(ctx: TcContext) -> i32 {
     act(&ctx, Direction::Egress)
 }
 
@@ -69,7 +69,7 @@ extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
             Verdict::Allow(_) if maps::epoch(endpoint) != epoch => {
                 Verdict::Deny(DropReason::Internal)
             }
-            verdict => verdict,
+            verdict @ (Verdict::Allow(_) | Verdict::Deny(_)) => verdict,
         }
     };
     maps::count(endpoint.counters, hook.direction, verdict, frame.wire_len());

@@ -50,7 +50,7 @@ pub(crate) fn answer(hook: &Hook, endpoint: &Endpoint, reason: DropReason, ctx: 
         (*ctx.skb.skb).mark = ANSWER_MARK;
         bpf_redirect(hook.ifindex, flags)
     };
-    if action == i64::from(TC_ACT_REDIRECT) { TC_ACT_REDIRECT as i32 } else { TC_ACT_SHOT }
+    if action == i64::from(TC_ACT_REDIRECT) { TC_ACT_REDIRECT } else { TC_ACT_SHOT }
 }
 
 /// Whether this packet is an answer that was sent back; the mark is taken off it.

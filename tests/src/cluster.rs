@@ -131,9 +131,23 @@ impl Cluster {
     /// # Panics
     /// Without root.
     pub fn start_with(members: &[Member], files: &[(&str, &str)]) -> Self {
-        let cluster = Self::without_agent(members, files);
-        let agent = Agent::start(Arc::clone(&cluster.lab), cluster.manifests());
-        Self { agent: Some(agent), ..cluster }
+        Self::without_agent(members, files).with_agent(true)
+    }
+
+    /// As [`Cluster::start`], but pods may send from any address, or from none: what they send gets
+    /// as far as the other pod.
+    ///
+    /// # Panics
+    /// Without root.
+    pub fn start_unchecked(members: &[Member]) -> Self {
+        let mut cluster = Self::without_agent(members, &[]).with_agent(false);
+        cluster.apply("");
+        cluster
+    }
+
+    fn with_agent(self, check_source: bool) -> Self {
+        let agent = Agent::start(Arc::clone(&self.lab), self.manifests(), check_source);
+        Self { agent: Some(agent), ..self }
     }
 
     /// Makes node, pods, and a directory with these files (name and text).
@@ -303,12 +317,12 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(lab: Arc<Lab>, manifests: PathBuf) -> Self {
+    fn start(lab: Arc<Lab>, manifests: PathBuf, check_source: bool) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let config = Config {
             manifests,
             metrics_address: scrape::ADDRESS,
-            options: Options { node: None, deny_action: DenyAction::Drop, check_source: true },
+            options: Options { node: None, deny_action: DenyAction::Drop, check_source },
             debug_packets: false,
         };
         let run = move || {

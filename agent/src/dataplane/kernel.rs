@@ -9,7 +9,10 @@ use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{SchedClassifier, TcAttachType, tc::SchedClassifierLink},
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType,
+        tc::{SchedClassifierLink, TcAttachOptions},
+    },
 };
 use bulkhead_common::{
     abi::{self, name},
@@ -128,7 +131,9 @@ impl Kernel {
         let name = name.to_str().context("an interface name that is not UTF-8")?;
         let mut attach = |program, hook: TcAttachType| {
             let program = classifier(&mut self.ebpf, program)?;
-            let link = program.attach(name, hook)?;
+            // Before other programs: none of them is to wave through what this one would deny.
+            let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+            let link = program.attach_with_options(name, hook, first)?;
             Ok(program.take_link(link)?)
         };
         let links = attach(name::TO_POD, TcAttachType::Egress)

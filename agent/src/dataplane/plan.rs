@@ -184,9 +184,28 @@ impl Programmed {
         }
     }
 
-    /// An interface is gone, and what was attached to it with it.
-    pub fn link_gone(&mut self, ifindex: u32) {
-        self.attached.remove(&ifindex);
+    /// The operations that close interfaces which are not attached yet, for when a plan cannot be
+    /// made or carried out: what has no policy that holds is not to be open meanwhile.
+    ///
+    /// Where there is no room for an endpoint, the programs deny every packet of the interface.
+    pub fn plan_closed(&mut self, interfaces: impl IntoIterator<Item = u32>) -> Vec<Op> {
+        let mut blocks: BTreeSet<u32> = self.endpoints.values().map(|e| e.counters).collect();
+        let mut ops = Vec::new();
+        for ifindex in interfaces {
+            if self.attached.contains(&ifindex) {
+                continue;
+            }
+            let block = (1..=abi::ENDPOINTS).find(|block| !blocks.contains(block));
+            if let (None, Some(block)) = (self.endpoints.get(&ifindex), block) {
+                blocks.insert(block);
+                self.epoch = self.epoch.wrapping_add(1);
+                let endpoint =
+                    Endpoint { counters: block, epoch: self.epoch, ..self.closed(self.slot) };
+                ops.extend([Op::ClearCounters { block }, Op::SetEndpoint { ifindex, endpoint }]);
+            }
+            ops.push(Op::Attach { ifindex });
+        }
+        ops
     }
 
     /// Endpoints by host-side ifindex.
@@ -289,6 +308,20 @@ impl Programmed {
         Ok(all)
     }
 
+    /// An endpoint that nothing passes, but for its epoch and its counters.
+    fn closed(&self, slot: usize) -> Endpoint {
+        let slot = if slot == 0 { 0 } else { flags::SECOND_IDENTITY };
+        Endpoint {
+            ipv6: Address::ZERO,
+            ipv4: Address::ZERO,
+            ingress: Side::NOTHING,
+            egress: Side::NOTHING,
+            epoch: 0,
+            counters: 0,
+            flags: flags::ISOLATED_INGRESS | flags::ISOLATED_EGRESS | slot,
+        }
+    }
+
     /// The value of an endpoint, but for its epoch and its counters.
     fn value(
         &self,
@@ -297,22 +330,13 @@ impl Programmed {
         places: &mut PortRanges,
         ops: &mut Vec<Op>,
     ) -> anyhow::Result<Endpoint> {
-        let mut endpoint = Endpoint {
-            ipv6: Address::ZERO,
-            ipv4: Address::ZERO,
-            ingress: Side::NOTHING,
-            egress: Side::NOTHING,
-            epoch: 0,
-            counters: 0,
-            flags: if slot == 0 { 0 } else { flags::SECOND_IDENTITY },
-        };
+        let closed = self.closed(slot);
         let policy = match wanted {
             DesiredEndpoint::Pod(policy) => policy,
-            DesiredEndpoint::Closed => {
-                endpoint.flags |= flags::ISOLATED_INGRESS | flags::ISOLATED_EGRESS;
-                return Ok(endpoint);
-            }
+            DesiredEndpoint::Closed => return Ok(closed),
         };
+        let isolated = flags::ISOLATED_INGRESS | flags::ISOLATED_EGRESS;
+        let mut endpoint = Endpoint { flags: closed.flags & !isolated, ..closed };
         for address in &policy.addresses {
             match address {
                 IpAddr::V4(address) => endpoint.ipv4 = Address(address.octets()),

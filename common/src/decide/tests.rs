@@ -254,11 +254,31 @@ fn what_cannot_be_read_passes_where_the_pod_is_not_isolated() {
             Direction::Ingress => ISOLATED_EGRESS,
             Direction::Egress => ISOLATED_INGRESS,
         };
-        let node = Node::new(other | CHECK_SOURCE);
+        let node = Node::new(other);
         let ends = between(net, Ends::of(net).stranger, direction);
         for (frame, reason) in unreadable_frames(ends, 80) {
             let verdict = node.meet_bytes(direction, &frame);
             assert_eq!(verdict, Allow(NotIsolated), "{net:?} {direction:?} {reason:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_is_not_isolated_sends_nothing_whose_source_cannot_be_read() {
+    for net in Net::ALL {
+        let node = Node::new(CHECK_SOURCE);
+        let ends = between(net, Ends::of(net).stranger, Direction::Egress);
+        let whole = open(ends, 80).bytes();
+        let mut other_version = whole.clone();
+        other_version[14] ^= 0x20;
+        let frames = [
+            (whole.clone(), Allow(NotIsolated)),
+            (open(ends, 80).tag(VLAN).bytes(), Deny(VlanTagged)),
+            (whole[..20].to_vec(), Deny(Truncated)),
+            (other_version, Deny(Malformed)),
+        ];
+        for (frame, verdict) in frames {
+            assert_eq!(node.meet_bytes(Direction::Egress, &frame), verdict, "{net:?}");
         }
     }
 }
