@@ -44,9 +44,12 @@ pub fn get(node: &Namespace, path: &str) -> io::Result<Answer> {
 /// Pod, direction and reason of a row of `bulkhead_packets_total`.
 pub type Denial = (String, String, String);
 
+/// A row's name and labels.
+type Series = (String, BTreeMap<String, String>);
+
 /// One look at `/metrics`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Page(BTreeMap<(String, BTreeMap<String, String>), f64>);
+pub struct Page(BTreeMap<Series, f64>);
 
 impl Page {
     /// Reads the text of a page; comments are left out.
@@ -89,7 +92,7 @@ impl Page {
 }
 
 /// `name{key="value",...} number`. No value that a test looks at holds quotes or commas.
-fn row(line: &str) -> Option<((String, BTreeMap<String, String>), f64)> {
+fn row(line: &str) -> Option<(Series, f64)> {
     let (series, value) = line.rsplit_once(' ')?;
     let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
     let labels = labels.strip_suffix('}')?.split("\",").filter(|label| !label.is_empty());
