@@ -44,9 +44,12 @@ pub fn get(node: &Namespace, path: &str) -> io::Result<Answer> {
 /// Pod, direction and reason of a row of `bulkhead_packets_total`.
 pub type Denial = (String, String, String);
 
+/// A row's name and labels.
+type Series = (String, BTreeMap<String, String>);
+
 /// One look at `/metrics`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Page(BTreeMap<(String, BTreeMap<String, String>), f64>);
+pub struct Page(BTreeMap<Series, f64>);
 
 impl Page {
     /// Reads the text of a page; comments are left out.
