@@ -91,9 +91,6 @@ impl Page {
     }
 }
 
-/// A metric's name and its labels.
-type Series = (String, BTreeMap<String, String>);
-
 /// `name{key="value",...} number`. No value that a test looks at holds quotes or commas.
 fn row(line: &str) -> Option<(Series, f64)> {
     let (series, value) = line.rsplit_once(' ')?;
