@@ -52,6 +52,8 @@ const EVENTS: u32 = 10;
 const TICK: Duration = Duration::from_millis(200);
 /// Event budgets are filled up every so many ticks.
 const BUDGET_TICKS: u32 = 5;
+/// Every so many ticks, it is looked whether the programs are still attached.
+const ATTACHED_TICKS: u32 = 50;
 /// A loop that was not heard of for so long is stuck.
 const STALE_AFTER: Duration = Duration::from_secs(10);
 /// When a reconcile that failed is tried again: first, and at most.
@@ -113,8 +115,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let mut ticks = 0_u32;
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
+        // In no order: a source that always has something new must not silence the others.
         let event = tokio::select! {
-            biased;
             () = &mut shutdown => Event::Shutdown,
             ended = &mut watching => {
                 ended.context("the watch of links broke off")??;
@@ -139,7 +141,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
             }
             Event::Links(state) => {
                 heard.links = true;
-                enforcer.set_links(state)
+                let changed = enforcer.set_links(state);
+                !enforcer.check_attached() || changed
             }
             Event::Tick => {
                 read_events(&mut events, &enforcer, &mut drops);
@@ -151,12 +154,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
                     drops.retain(|ifindex| enforcer.bindings().get(ifindex).is_some());
                 }
                 ticks = ticks.wrapping_add(1);
-                report.alive(Instant::now());
-                false
+                ticks.is_multiple_of(ATTACHED_TICKS) && !enforcer.check_attached()
             }
             Event::RetryDue => true,
             Event::Shutdown => break,
         };
+        report.alive(Instant::now());
         if heard.both() && (changed || heard.take_first()) {
             let started = Instant::now();
             let complete = enforcer.reconcile();

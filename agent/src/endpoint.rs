@@ -82,9 +82,16 @@ pub struct Bindings {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Bound {
-    /// The pod and its uid, of when it was bound.
-    pod: Option<(ObjectKey, String)>,
+    pod: Option<BoundPod>,
     binding: Binding,
+}
+
+/// A pod, as it was when its interface was bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct BoundPod {
+    key: ObjectKey,
+    uid: String,
+    addresses: BTreeSet<IpAddr>,
 }
 
 impl Bindings {
@@ -136,31 +143,43 @@ fn owners(compiled: &Compiled) -> BTreeMap<IpAddr, Vec<&ObjectKey>> {
 /// One interface by itself; `None`: it is nobody's, and is left alone.
 fn bind(old: Option<&Bound>, shows: &BTreeSet<&ObjectKey>, compiled: &Compiled) -> Option<Bound> {
     let owned = || shows.iter().map(|key| (*key).clone()).collect::<BTreeSet<_>>();
-    if let Some((key, uid)) = old.and_then(|bound| bound.pod.as_ref()) {
-        let lives = compiled.endpoints.get(key).is_some_and(|endpoint| endpoint.uid == *uid);
+    let before = old.and_then(|bound| bound.pod.as_ref());
+    if let Some(pod) = before {
+        let lives = compiled.endpoints.get(&pod.key).is_some_and(|now| now.uid == pod.uid);
         if lives {
-            let binding = if shows.is_empty() || shows.contains(key) {
-                Binding::Pod(key.clone())
+            let binding = if shows.is_empty() || shows.contains(&pod.key) {
+                Binding::Pod(pod.key.clone())
             } else {
-                Binding::Closed(Doubt::OtherPod { was: key.clone(), shows: owned() })
+                Binding::Closed(Doubt::OtherPod { was: pod.key.clone(), shows: owned() })
             };
-            return Some(Bound { pod: Some((key.clone(), uid.clone())), binding });
+            return Some(Bound { pod: Some(pod.clone()), binding });
         }
-        if shows.is_empty() {
-            let binding = Binding::Closed(Doubt::PodGone(key.clone()));
-            return Some(Bound { pod: Some((key.clone(), uid.clone())), binding });
+        // The address that the old pod had may have been given on, and the interface with it. An
+        // address that it did not have, it has taken.
+        let given_on = |key: &&&ObjectKey| {
+            let now = compiled.endpoints.get(**key);
+            now.is_some_and(|now| !now.addresses.is_disjoint(&pod.addresses))
+        };
+        if !shows.iter().any(|key| given_on(&key)) {
+            let binding = Binding::Closed(Doubt::PodGone(pod.key.clone()));
+            return Some(Bound { pod: Some(pod.clone()), binding });
         }
     }
     let mut candidates = shows.iter();
     match (candidates.next(), candidates.next()) {
         (None, _) => old.cloned(),
         (Some(key), None) => {
-            let uid = compiled.endpoints.get(*key).map_or("", |endpoint| &endpoint.uid);
-            let pod = Some(((*key).clone(), uid.to_owned()));
-            Some(Bound { pod, binding: Binding::Pod((*key).clone()) })
+            let endpoint = compiled.endpoints.get(*key)?;
+            let pod = BoundPod {
+                key: (*key).clone(),
+                uid: endpoint.uid.clone(),
+                addresses: endpoint.addresses.clone(),
+            };
+            Some(Bound { pod: Some(pod), binding: Binding::Pod((*key).clone()) })
         }
         (Some(_), Some(_)) => {
-            Some(Bound { pod: None, binding: Binding::Closed(Doubt::SeveralPods(owned())) })
+            let binding = Binding::Closed(Doubt::SeveralPods(owned()));
+            Some(Bound { pod: before.cloned(), binding })
         }
     }
 }

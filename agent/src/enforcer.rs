@@ -159,6 +159,19 @@ impl<K: Execute> Enforcer<K> {
         }
     }
 
+    /// Attaches again wherever the programs were taken off, or an interface was made anew under the
+    /// same number. Says whether all that should be attached is; if not, reconcile.
+    pub fn check_attached(&mut self) -> bool {
+        let mut all = true;
+        for ifindex in self.programmed.attached().clone() {
+            if self.kernel.execute(&Op::Attach { ifindex }).is_err() {
+                self.programmed.detached(ifindex);
+                all = false;
+            }
+        }
+        all
+    }
+
     /// What stood in the way of the last [`Enforcer::reconcile`].
     pub fn problems(&self) -> &Problems {
         &self.problems

@@ -58,7 +58,9 @@ const SEARCH_STEPS: u32 = crate::abi::PORT_RANGES.ilog2() + 1;
 
 /// The verdict on `frame`, met at `hook` of `endpoint`.
 ///
-/// 1. What the pod's own node sends passes: probes depend on nothing.
+/// 1. What the pod's own node sends passes: probes depend on nothing. An IPv6 packet with extension
+///    headers must have the node's address, too: when Linux fragments a packet that it forwards,
+///    it may forget where the packet came in (`ip6_copy_metadata`, net/ipv6/ip6_output.c).
 /// 2. What cannot be read, or carries a VLAN tag, is denied for an isolated pod.
 /// 3. ARP and neighbour discovery pass.
 /// 4. The pod sends from its own addresses only, and nothing whose source cannot be read.
@@ -70,7 +72,7 @@ where
     B: Bytes,
     M: Maps<4> + Maps<16>,
 {
-    if hook.from_own_node {
+    if hook.from_own_node && !packet::has_extension_header(frame) {
         return Verdict::Allow(OwnNode); // 1
     }
     if hook.vlan_tagged {
@@ -119,6 +121,9 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     if let Some(reason) = packet.unaddressed {
         return unaddressed(hook, endpoint, reason); // 2, 4
     }
+    if hook.from_own_node && identity(endpoint, &packet.source, maps) == IDENTITY_NODE {
+        return Verdict::Allow(OwnNode); // 1
+    }
     if matches!(packet.transport.role, Role::NeighbourDiscovery) {
         return Verdict::Allow(NeighbourDiscovery); // 3
     }
@@ -129,7 +134,7 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     if matches!(hook.direction, Direction::Egress)
         && endpoint.flags & flags::CHECK_SOURCE != 0
         && local != own
-        && !is_link_local(local)
+        && !(is_link_local(local) && is_on_link(remote))
     {
         return Verdict::Deny(SpoofedSource); // 4
     }
@@ -143,7 +148,14 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     by_policy(hook, &asked, maps)
 }
 
-/// fe80::/10. No such address routes, so no pod can claim another's with it.
+/// fe80::/10 and ff00::/8: where a pod may send from an address of its link. From elsewhere such a
+/// source would be a way to have others answer in another pod's name.
+#[inline(always)]
+fn is_on_link<const N: usize>(address: &Address<N>) -> bool {
+    is_link_local(address) || (N == 16 && matches!(address.0.first(), Some(0xff)))
+}
+
+/// fe80::/10.
 #[inline(always)]
 fn is_link_local<const N: usize>(address: &Address<N>) -> bool {
     N == 16 && matches!(address.0.first_chunk::<2>(), Some([0xfe, low]) if low & 0xc0 == 0x80)
@@ -203,7 +215,7 @@ fn by_rules<const N: usize, M: Maps<N>>(
     if contains(&side.any_peer, asked.protocol, port, maps) {
         return Some(Rule);
     }
-    let identity = identity(asked, maps);
+    let identity = identity(asked.endpoint, asked.remote, maps);
     if identity == IDENTITY_NODE && matches!(direction, Direction::Egress) {
         return Some(OwnNode);
     }
@@ -215,11 +227,15 @@ fn by_rules<const N: usize, M: Maps<N>>(
 }
 
 #[inline(always)]
-fn identity<const N: usize, M: Maps<N>>(asked: &Asked<'_, N>, maps: &M) -> u32 {
-    let Some(Peer { identities: [first, second] }) = maps.peer(asked.remote) else {
+fn identity<const N: usize, M: Maps<N>>(
+    endpoint: &Endpoint,
+    address: &Address<N>,
+    maps: &M,
+) -> u32 {
+    let Some(Peer { identities: [first, second] }) = maps.peer(address) else {
         return IDENTITY_NONE;
     };
-    if asked.endpoint.flags & flags::SECOND_IDENTITY == 0 { first } else { second }
+    if endpoint.flags & flags::SECOND_IDENTITY == 0 { first } else { second }
 }
 
 #[inline(always)]
@@ -267,11 +283,10 @@ pub fn is_in_ranges(
 #[inline(always)]
 fn remember<const N: usize, M: Maps<N>>(hook: &Hook, asked: &Asked<'_, N>, maps: &M) {
     let key = asked.flow_key(hook);
-    let known = asked.live_flow(&key, maps);
     let opens = matches!(asked.transport.role, Role::Opens);
     let now =
         Flow { seen_ns: maps.now_ns(), epoch: asked.endpoint.epoch, opened: hook.direction as u32 };
-    match known {
+    match maps.flow(&key).filter(|flow| asked.is_live(flow, now.seen_ns)) {
         Some(flow) if flow.opened == now.opened => {
             if flow.epoch != now.epoch || is_stale(&flow, &now) {
                 maps.set_flow(&key, &now);
@@ -287,7 +302,7 @@ fn remember<const N: usize, M: Maps<N>>(hook: &Hook, asked: &Asked<'_, N>, maps:
             let opposite = hook.direction.opposite();
             let unneeded = !opens
                 && (by_rules(asked, opposite, asked.transport.source_port, maps).is_some()
-                    || identity(asked, maps) == IDENTITY_NODE);
+                    || identity(asked.endpoint, asked.remote, maps) == IDENTITY_NODE);
             if !unneeded {
                 maps.set_flow(&key, &now);
             }
@@ -304,11 +319,13 @@ fn by_flow<const N: usize, M: Maps<N>>(hook: &Hook, asked: &Asked<'_, N>, maps: 
     }
     let key = asked.flow_key(hook);
     let opposite = hook.direction.opposite();
-    let Some(flow) = asked.live_flow(&key, maps).filter(|flow| flow.opened == opposite as u32)
-    else {
+    let Some(flow) = maps.flow(&key).filter(|flow| flow.opened == opposite as u32) else {
         return Verdict::Deny(NotAllowed);
     };
     let now = Flow { seen_ns: maps.now_ns(), epoch: asked.endpoint.epoch, ..flow };
+    if !asked.is_live(&flow, now.seen_ns) {
+        return Verdict::Deny(NotAllowed);
+    }
     if flow.epoch != now.epoch {
         if by_rules(asked, opposite, asked.transport.source_port, maps).is_none() {
             return Verdict::Deny(FlowRevoked);
@@ -341,12 +358,11 @@ impl<const N: usize> Asked<'_, N> {
         }
     }
 
-    /// The flow of `key`, unless it has been idle for too long.
+    /// Whether a flow has not been idle for too long.
     #[inline(always)]
-    fn live_flow<M: Maps<N>>(&self, key: &FlowKey<N>, maps: &M) -> Option<Flow> {
-        let flow = maps.flow(key)?;
+    fn is_live(&self, flow: &Flow, now_ns: u64) -> bool {
         let limit = if self.protocol == protocol::TCP { IDLE_TCP_NS } else { IDLE_OTHER_NS };
-        (maps.now_ns().saturating_sub(flow.seen_ns) <= limit).then_some(flow)
+        now_ns.saturating_sub(flow.seen_ns) <= limit
     }
 }
 

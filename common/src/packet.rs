@@ -201,6 +201,27 @@ pub fn network<B: Bytes>(frame: &B) -> Result<Network, DropReason> {
     }
 }
 
+/// Whether `frame` is an IPv6 packet with a header between IP and transport.
+#[inline(always)]
+pub fn has_extension_header<B: Bytes>(frame: &B) -> bool {
+    matches!(network(frame), Ok(Network::Ipv6))
+        && frame.read::<Ipv6Header>(ETHERNET_LEN).is_some_and(|header| {
+            let [next] = header.next_header;
+            is_extension_header(next)
+        })
+}
+
+const fn is_extension_header(number: u8) -> bool {
+    matches!(
+        number,
+        protocol::HOP_BY_HOP
+            | protocol::ROUTING
+            | protocol::DESTINATION_OPTIONS
+            | protocol::FRAGMENT
+            | protocol::AH
+    )
+}
+
 /// Reads the headers of an IPv4 packet.
 #[inline(always)]
 pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {
@@ -301,17 +322,12 @@ struct Last {
 fn last_header<B: Bytes>(frame: &B, first: u8, start: usize, end: usize) -> Last {
     let mut last = Last { protocol: first, offset: start, problem: None };
     for position in 0..=EXTENSION_HEADERS {
-        match last.protocol {
-            protocol::HOP_BY_HOP if position > 0 => {
-                last.problem = Some(DropReason::Malformed);
-                return last;
-            }
-            protocol::HOP_BY_HOP
-            | protocol::ROUTING
-            | protocol::DESTINATION_OPTIONS
-            | protocol::FRAGMENT
-            | protocol::AH => {}
-            _ => return last,
+        if !is_extension_header(last.protocol) {
+            return last;
+        }
+        if last.protocol == protocol::HOP_BY_HOP && position > 0 {
+            last.problem = Some(DropReason::Malformed);
+            return last;
         }
         if position == EXTENSION_HEADERS || last.offset > LAST_EXTENSION_HEADER {
             last.problem = Some(DropReason::TooManyExtensionHeaders);

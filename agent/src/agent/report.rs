@@ -208,8 +208,11 @@ impl Report {
             Binding::Closed(doubt) => Some(format!("interface {ifindex} is closed: {doubt}")),
         });
         say(&mut self.said.doubts, doubts.collect(), |line| tracing::warn!("{line}"));
-        let waiting =
-            unenforced.iter().map(|(pod, why)| format!("pod {pod} is not enforced: {why}"));
+        let one_node = enforcer.index().node().is_some();
+        let waiting = unenforced
+            .iter()
+            .filter(|(_, why)| one_node || why.is_failure())
+            .map(|(pod, why)| format!("pod {pod} is not enforced: {why}"));
         say(&mut self.said.unenforced, waiting.collect(), |line| tracing::warn!("{line}"));
         let failed = problems
             .reconcile
@@ -222,7 +225,8 @@ impl Report {
 /// Logs the lines that were not there the last time.
 fn say(said: &mut BTreeSet<String>, lines: BTreeSet<String>, log: impl Fn(&str)) {
     for line in lines.difference(said) {
-        log(line);
+        // Names come from manifests: none of them makes a line of its own.
+        log(&line.replace(['\n', '\r'], " "));
     }
     *said = lines;
 }

@@ -10,7 +10,7 @@ use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{
-        LinkOrder, SchedClassifier, TcAttachType,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         tc::{SchedClassifierLink, TcAttachOptions},
     },
 };
@@ -50,7 +50,7 @@ pub struct Kernel {
     rules: HashMap<MapData, RuleKey, PortSet>,
     port_ranges: Array<MapData, PortRange>,
     counters: Arc<Counters>,
-    links: BTreeMap<u32, [SchedClassifierLink; 2]>,
+    links: BTreeMap<u32, Links>,
 }
 
 impl Kernel {
@@ -121,7 +121,7 @@ impl Kernel {
         &mut self.ebpf
     }
 
-    /// Both programs, or none.
+    /// Both programs, whichever is not attached yet. Of two that are new, both or none.
     ///
     /// aya attaches by name, and a name may pass to another interface in the meantime: what was
     /// attached to a wrong one is taken off again.
@@ -133,18 +133,39 @@ impl Kernel {
             let program = classifier(&mut self.ebpf, program)?;
             // Before other programs: none of them is to wave through what this one would deny.
             let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-            let link = program.attach_with_options(name, hook, first)?;
-            Ok(program.take_link(link)?)
+            match program.attach_with_options(name, hook, first) {
+                Ok(link) => Ok(Some(program.take_link(link)?)),
+                Err(error) if is_attached_already(&error) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
         };
-        let links = attach(name::TO_POD, TcAttachType::Egress)
+        let [to_pod, from_pod] = attach(name::TO_POD, TcAttachType::Egress)
             .and_then(|to_pod| Ok([to_pod, attach(name::FROM_POD, TcAttachType::Ingress)?]))
             .map_err(|error: anyhow::Error| error.context(format!("cannot attach to {name}")))?;
         if if_nametoindex(name).ok() != Some(ifindex) {
             bail!("the interface {name} was renamed or replaced while programs were attached");
         }
-        self.links.insert(ifindex, links);
+        let links = self.links.entry(ifindex).or_default();
+        links.to_pod = to_pod.or_else(|| links.to_pod.take());
+        links.from_pod = from_pod.or_else(|| links.from_pod.take());
         Ok(())
     }
+}
+
+/// What keeps the programs attached to one interface.
+#[derive(Default)]
+struct Links {
+    to_pod: Option<SchedClassifierLink>,
+    from_pod: Option<SchedClassifierLink>,
+}
+
+/// The kernel takes no program twice at one hook.
+fn is_attached_already(error: &ProgramError) -> bool {
+    matches!(
+        error,
+        ProgramError::SyscallError(error)
+            if error.io_error.kind() == std::io::ErrorKind::AlreadyExists
+    )
 }
 
 impl Execute for Kernel {

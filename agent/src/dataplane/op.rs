@@ -43,7 +43,7 @@ pub enum Op {
         /// Its policy.
         endpoint: Endpoint,
     },
-    /// Attaches both programs to an interface.
+    /// Attaches both programs to an interface, as far as they are not attached already.
     Attach {
         /// The host-side interface.
         ifindex: u32,

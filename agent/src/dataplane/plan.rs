@@ -184,6 +184,11 @@ impl Programmed {
         }
     }
 
+    /// Takes note that an interface has lost its programs.
+    pub fn detached(&mut self, ifindex: u32) {
+        self.attached.remove(&ifindex);
+    }
+
     /// The operations that close interfaces which are not attached yet, for when a plan cannot be
     /// made or carried out: what has no policy that holds is not to be open meanwhile.
     ///

@@ -169,3 +169,15 @@ fn an_interface_that_exists_unseen_stays_bound() {
     bindings.update(&links(&[]), &compiled, |_| false);
     assert_eq!(bindings.get(3), None);
 }
+
+#[test]
+fn the_interface_of_a_pod_that_is_gone_is_not_bound_to_a_pod_whose_address_it_takes() {
+    let compiled_a = compiled(&[("a", "1", &["10.0.0.1"])]);
+    let compiled_b = compiled(&[("b", "2", &["10.0.0.2"])]);
+    let steps = [
+        (links(&[(3, &["10.0.0.1"])]), compiled_a),
+        (links(&[(3, &["10.0.0.1"])]), compiled_b.clone()),
+        (links(&[(3, &["10.0.0.2"])]), compiled_b),
+    ];
+    assert_eq!(after(&steps), [(3, Binding::Closed(Doubt::PodGone(key("a"))))]);
+}

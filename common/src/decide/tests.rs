@@ -11,7 +11,7 @@ use std::{
 
 use super::*;
 use crate::{
-    frames::{Frame, Linear, VLAN, tcp},
+    frames::{Extension, Frame, Linear, VLAN, tcp},
     key::{Ipv4, Ipv6},
     value::{IDENTITY_FIRST, Side, flags::*},
     verdict::{
@@ -225,11 +225,41 @@ fn what_the_own_node_sends_passes_before_anything_is_read() {
         let ends = between(net, Ends::of(net).stranger, Direction::Ingress);
         let mut frames: Vec<_> =
             unreadable_frames(ends, 80).into_iter().map(|(frame, _)| frame).collect();
+        // Of IPv6, a header of its own: see the next test.
+        frames.retain(|frame| !packet::has_extension_header(&Linear(frame)));
         frames.push(open(ends, 80).bytes());
         frames.push(Vec::new());
         for frame in frames {
             let verdict = decide(&hook, &node.endpoint, &Linear(&frame), &node);
             assert_eq!(verdict, Allow(OwnNode));
+        }
+    }
+}
+
+#[test]
+fn an_ipv6_packet_with_extension_headers_is_the_own_nodes_by_its_address_only() {
+    let mut node = Node::new(ISOLATED | CHECK_SOURCE);
+    let Ends { pod, stranger, friend, .. } = Ends::of(Net::V6);
+    node.peers.insert(friend, Peer { identities: [IDENTITY_NODE, IDENTITY_NONE] });
+    let hook = Hook {
+        direction: Direction::Ingress,
+        ifindex: IFINDEX,
+        from_own_node: true,
+        vlan_tagged: false,
+    };
+    for (from, verdicts) in [
+        (stranger, [Deny(NotAllowed), Deny(FragmentWithoutFirst), Deny(NotAllowed)]),
+        (friend, [Allow(OwnNode); 3]),
+    ] {
+        let syn = || open((from, pod), 80);
+        let frames = [
+            syn().fragment(0, true),
+            syn().fragment(3, false),
+            syn().extension(Extension::Sized(protocol::DESTINATION_OPTIONS, std::vec![0; 6])),
+        ];
+        for (frame, verdict) in frames.iter().zip(verdicts) {
+            let bytes = frame.bytes();
+            assert_eq!(decide(&hook, &node.endpoint, &Linear(&bytes), &node), verdict, "{from}");
         }
     }
 }
@@ -367,19 +397,25 @@ fn a_pod_without_an_address_of_a_family_sends_nothing_in_it() {
 }
 
 #[test]
-fn link_local_addresses_are_no_forgery_but_meet_the_rules() {
-    let link_local = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 7]);
-    let friend = Ends::of(Net::V6).friend;
-    let send = |node: &Node, from| node.meet(Direction::Egress, &open((from, friend), 80));
-    assert_eq!(send(&Node::new(CHECK_SOURCE), link_local), Allow(NotIsolated));
-    assert_eq!(send(&Node::new(CHECK_SOURCE | ISOLATED), link_local), Deny(NotAllowed));
-    // fe80::/10 ends at febf.
-    let last = IpAddr::from([0xfebf, 0xffff, 0, 0, 0, 0, 0, 7]);
-    assert_eq!(send(&Node::new(CHECK_SOURCE), last), Allow(NotIsolated));
-    for first in [0xfec0, 0xfe7f, 0xff80, 0xfd80] {
-        let other = IpAddr::from([first, 0, 0, 0, 0, 0, 0, 7]);
-        assert_eq!(send(&Node::new(CHECK_SOURCE), other), Deny(SpoofedSource), "{first:#x}");
+fn link_local_addresses_are_no_forgery_on_the_link_but_meet_the_rules() {
+    let neighbour = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 9]);
+    let group = IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 0xfb]);
+    let send = |flags, first, to| {
+        let from = IpAddr::from([first, 0, 0, 0, 0, 0, 0, 7]);
+        Node::new(flags | CHECK_SOURCE).meet(Direction::Egress, &open((from, to), 80))
+    };
+    for to in [neighbour, group] {
+        // fe80::/10 ends at febf.
+        for first in [0xfe80, 0xfebf] {
+            assert_eq!(send(0, first, to), Allow(NotIsolated));
+            assert_eq!(send(ISOLATED, first, to), Deny(NotAllowed));
+        }
+        for first in [0xfec0, 0xfe7f, 0xff80, 0xfd80] {
+            assert_eq!(send(0, first, to), Deny(SpoofedSource), "{first:#x}");
+        }
     }
+    let elsewhere = Ends::of(Net::V6).friend;
+    assert_eq!(send(0, 0xfe80, elsewhere), Deny(SpoofedSource));
 }
 
 #[test]

@@ -147,7 +147,8 @@ fn only_a_syn_without_ack_opens_a_tcp_flow() {
         for flags in [SYN, SYN | FIN, SYN | RST, SYN | PSH] {
             assert_ports(&tcp_of(family, flags).bytes(), protocol::TCP, Role::Opens);
         }
-        for flags in [0, ACK, SYN | ACK, FIN | ACK, RST, RST | ACK, PSH | ACK] {
+        assert_ports(&tcp_of(family, SYN | ACK).bytes(), protocol::TCP, Role::Answers);
+        for flags in [0, ACK, FIN | ACK, RST, RST | ACK, PSH | ACK] {
             assert_ports(&tcp_of(family, flags).bytes(), protocol::TCP, Role::Continues);
         }
     }

@@ -59,7 +59,7 @@ pub enum Role {
     Continues,
     /// It opens a flow where there is none, and is a reply where there is one: UDP, SCTP.
     Either,
-    /// It is a reply and opens nothing: ICMP echo reply.
+    /// It is a reply and opens nothing: TCP SYN with ACK, ICMP echo reply.
     Answers,
     /// It belongs to no flow: other ICMP, other protocols.
     Alone,
@@ -130,8 +130,12 @@ impl Transport {
             return Self::unreadable(DropReason::Truncated);
         }
         let [flags] = rest.flags;
-        let opens = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-        Self::with_ports(first, if opens { Role::Opens } else { Role::Continues })
+        let role = match (flags & TCP_SYN != 0, flags & TCP_ACK != 0) {
+            (true, false) => Role::Opens,
+            (true, true) => Role::Answers,
+            (false, _) => Role::Continues,
+        };
+        Self::with_ports(first, role)
     }
 
     #[inline(always)]
