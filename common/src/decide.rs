@@ -58,9 +58,9 @@ const SEARCH_STEPS: u32 = crate::abi::PORT_RANGES.ilog2() + 1;
 
 /// The verdict on `frame`, met at `hook` of `endpoint`.
 ///
-/// 1. What the pod's own node sends passes: probes depend on nothing. An IPv6 packet with extension
-///    headers must have the node's address, too: when Linux fragments a packet that it forwards,
-///    it may forget where the packet came in (`ip6_copy_metadata`, net/ipv6/ip6_output.c).
+/// 1. What the pod's own node sends passes: probes depend on nothing. A fragment of IPv6 must have
+///    the node's address, too: when Linux fragments a packet that it forwards, it may forget where
+///    the packet came in (`ip6_copy_metadata`, net/ipv6/ip6_output.c).
 /// 2. What cannot be read, or carries a VLAN tag, is denied for an isolated pod.
 /// 3. ARP and neighbour discovery pass.
 /// 4. The pod sends from its own addresses only, and nothing whose source cannot be read.
@@ -121,7 +121,10 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     if let Some(reason) = packet.unaddressed {
         return unaddressed(hook, endpoint, reason); // 2, 4
     }
-    if hook.from_own_node && identity(endpoint, &packet.source, maps) == IDENTITY_NODE {
+    if hook.from_own_node
+        && (!packet.may_be_ipv6_fragment
+            || identity(endpoint, &packet.source, maps) == IDENTITY_NODE)
+    {
         return Verdict::Allow(OwnNode); // 1
     }
     if matches!(packet.transport.role, Role::NeighbourDiscovery) {

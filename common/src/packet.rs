@@ -156,6 +156,8 @@ pub struct Packet<const N: usize> {
     pub transport_offset: usize,
     /// Length of the packet from there on, by the IP header.
     pub transport_len: usize,
+    /// It is a fragment of IPv6, or its headers cannot be followed to where that would be said.
+    pub may_be_ipv6_fragment: bool,
     /// What stands in the transport header.
     pub transport: Transport,
 }
@@ -170,6 +172,7 @@ impl<const N: usize> Packet<N> {
             protocol: 0,
             transport_offset: 0,
             transport_len: 0,
+            may_be_ipv6_fragment: true,
             transport: Transport::unreadable(reason),
         }
     }
@@ -260,6 +263,7 @@ pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {
         protocol: number,
         transport_offset,
         transport_len,
+        may_be_ipv6_fragment: false,
         transport,
     }
 }
@@ -303,6 +307,7 @@ pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
         protocol: last.protocol,
         transport_offset: last.offset,
         transport_len,
+        may_be_ipv6_fragment: last.fragment || last.problem.is_some(),
         transport,
     }
 }
@@ -313,6 +318,8 @@ struct Last {
     protocol: u8,
     /// Where it starts, in bytes from the start of the frame.
     offset: usize,
+    /// A fragment header was among those before it.
+    fragment: bool,
     /// Why it is not the transport header.
     problem: Option<DropReason>,
 }
@@ -320,7 +327,7 @@ struct Last {
 /// Follows the extension headers of a packet that ends at `end`.
 #[inline(always)]
 fn last_header<B: Bytes>(frame: &B, first: u8, start: usize, end: usize) -> Last {
-    let mut last = Last { protocol: first, offset: start, problem: None };
+    let mut last = Last { protocol: first, offset: start, fragment: false, problem: None };
     for position in 0..=EXTENSION_HEADERS {
         if !is_extension_header(last.protocol) {
             return last;
@@ -348,6 +355,7 @@ fn last_header<B: Bytes>(frame: &B, first: u8, start: usize, end: usize) -> Last
             protocol::AH => (length + 2) * 4,
             _ => (length + 1) * 8,
         };
+        last.fragment |= last.protocol == protocol::FRAGMENT;
         let [third, _] = header.third_fourth;
         let later_fragment = u16::from_be_bytes(header.third_fourth) & 0xfff8 != 0;
         match last.protocol {

@@ -237,7 +237,7 @@ fn what_the_own_node_sends_passes_before_anything_is_read() {
 }
 
 #[test]
-fn an_ipv6_packet_with_extension_headers_is_the_own_nodes_by_its_address_only() {
+fn a_fragment_of_ipv6_is_the_own_nodes_by_its_address_only() {
     let mut node = Node::new(ISOLATED | CHECK_SOURCE);
     let Ends { pod, stranger, friend, .. } = Ends::of(Net::V6);
     node.peers.insert(friend, Peer { identities: [IDENTITY_NODE, IDENTITY_NONE] });
@@ -247,20 +247,24 @@ fn an_ipv6_packet_with_extension_headers_is_the_own_nodes_by_its_address_only() 
         from_own_node: true,
         vlan_tagged: false,
     };
+    let options = || Extension::Sized(protocol::DESTINATION_OPTIONS, std::vec![0; 6]);
     for (from, verdicts) in [
         (stranger, [Deny(NotAllowed), Deny(FragmentWithoutFirst), Deny(NotAllowed)]),
         (friend, [Allow(OwnNode); 3]),
     ] {
         let syn = || open((from, pod), 80);
-        let frames = [
+        let fragments = [
             syn().fragment(0, true),
             syn().fragment(3, false),
-            syn().extension(Extension::Sized(protocol::DESTINATION_OPTIONS, std::vec![0; 6])),
+            syn().extension(options()).fragment(0, true),
         ];
-        for (frame, verdict) in frames.iter().zip(verdicts) {
+        for (frame, verdict) in fragments.iter().zip(verdicts) {
             let bytes = frame.bytes();
             assert_eq!(decide(&hook, &node.endpoint, &Linear(&bytes), &node), verdict, "{from}");
         }
+        // Multicast listener reports have options, and the node's link-local address.
+        let whole = syn().extension(options()).bytes();
+        assert_eq!(decide(&hook, &node.endpoint, &Linear(&whole), &node), Allow(OwnNode));
     }
 }
 
