@@ -168,6 +168,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
             retry.after(complete);
         }
     }
+    tracing::warn!("the programs leave their interfaces: no policy is enforced from here on");
     drop(stop);
     drop(enforcer);
     serving.await.context("the metrics server broke off")

@@ -77,7 +77,7 @@ impl Counters {
         Ok(values.iter().fold(0, |sum, value| sum.wrapping_add(*value)))
     }
 
-    /// Lets the programs write that many events of a block more, on each CPU.
+    /// Lets the programs write that many events of a block from now on, on each CPU.
     ///
     /// # Errors
     ///
