@@ -125,6 +125,6 @@ mod tests {
     #[test]
     fn a_directory_of_that_name_inside_another_path_is_not_one() {
         assert_eq!(problems("https://example.org/home/index.html"), Vec::<String>::new());
-        assert_eq!(problems("deploy/root/x, $HOME/root/x, /homeless"), Vec::<String>::new());
+        assert_eq!(problems("deploy/home/x, $HOME/home/x, /homeless"), Vec::<String>::new());
     }
 }
