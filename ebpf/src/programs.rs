@@ -32,11 +32,10 @@ fn from_pod(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn act(ctx: &TcContext, direction: Direction) -> i32 {
-    let denied = judge(ctx.skb.skb, direction as u32);
-    match DropReason::from_number(denied as u8) {
+    match judge(ctx.skb.skb, direction as u32) {
         // Other programs at this hook still run.
-        None => TC_ACT_UNSPEC,
-        Some(reason) => deny(ctx.skb.skb, direction as u32, reason as u32),
+        PASSES => TC_ACT_UNSPEC,
+        reason => deny(ctx.skb.skb, direction as u32, reason),
     }
 }
 
