@@ -10,7 +10,7 @@
 //! name, a pod whose labels are unreadable), there is only the defect, and the source has to keep
 //! what it knew before.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 
 use bulkhead_common::verdict::DenyAction;
 use serde::de::DeserializeOwned;
@@ -123,9 +123,10 @@ pub fn pod(object: &Value) -> Result<Converted<Pod>, Defect> {
     let pod = Pod {
         key,
         uid: metadata.uid.unwrap_or_default(),
-        labels: metadata.labels.unwrap_or_default(),
+        labels: Arc::new(metadata.labels.unwrap_or_default()),
+        ports: Arc::new([]),
         addresses,
-        node: spec.node_name.filter(|node| !node.is_empty()),
+        node: spec.node_name.filter(|node| !node.is_empty()).map(Arc::from),
         host_network: spec.host_network.unwrap_or_default(),
         ended,
     };
@@ -191,7 +192,7 @@ fn decode<T: DeserializeOwned>(value: &Value, at: &FieldPath) -> Result<T, Defec
 fn object_key(name: api::Name) -> Result<ObjectKey, Defect> {
     let namespace = name.namespace.filter(|namespace| !namespace.is_empty());
     let namespace = namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
-    Ok(ObjectKey { namespace, name: required_name(name.name)? })
+    Ok(ObjectKey::new(namespace, required_name(name.name)?))
 }
 
 fn required_name(name: String) -> Result<String, Defect> {

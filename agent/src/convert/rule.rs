@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use crate::{
     api,
-    policy::model::{Peer, PortMatch, Protocol, Rule},
+    policy::model::{Peer, PortMatch, Ports, Protocol, Rule},
 };
 
 use super::{Defect, FieldPath, label};
@@ -56,9 +56,9 @@ fn peer(written: &api::Peer, at: &FieldPath) -> Result<Peer, Defect> {
     let selector = |written: &Option<api::LabelSelector>, field| {
         written.as_ref().map(|s| label::selector(s, &at.field(field))).transpose()
     };
-    Ok(Peer {
+    Ok(Peer::Pods {
         namespaces: selector(namespace_selector, "namespaceSelector")?,
-        pods: selector(pod_selector, "podSelector")?,
+        pods: selector(pod_selector, "podSelector")?.unwrap_or_default(),
     })
 }
 
@@ -77,9 +77,9 @@ fn port(written: &api::Port, at: &FieldPath) -> Result<PortMatch, Defect> {
         return Err(Defect::new(at.field("endPort"), problem));
     }
     let ports = match &written.port {
-        None => None,
+        None => Ports::All,
         Some(api::NumberOrName::Number(number)) => {
-            Some(single(*number).map_err(|problem| Defect::new(at.field("port"), problem))?)
+            Ports::Range(single(*number).map_err(|problem| Defect::new(at.field("port"), problem))?)
         }
         Some(api::NumberOrName::Name(name)) => {
             let problem = format!(

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::policy::{
-    model::{Peer, Policy, PortMatch, Protocol, Rule},
+    model::{Peer, Policy, PortMatch, Ports, Protocol, Rule},
     selector::Selector,
 };
 
@@ -56,8 +56,8 @@ fn the_reference_policy_is_read() {
             "ports": [{"protocol": "TCP", "port": 3306}],
         }],
     }));
-    let peer = Peer { namespaces: None, pods: Some(selects("app", "wordpress")) };
-    let port = PortMatch { protocol: Protocol::Tcp, ports: Some(3306..=3306) };
+    let peer = Peer::Pods { namespaces: None, pods: selects("app", "wordpress") };
+    let port = PortMatch { protocol: Protocol::Tcp, ports: Ports::Range(3306..=3306) };
     assert_eq!(
         policy,
         Policy {
@@ -132,15 +132,15 @@ fn peers_and_ports_of_egress_rules_are_read() {
         }],
     }));
     let peers = vec![
-        Peer { namespaces: Some(Selector::everything()), pods: None },
-        Peer { namespaces: Some(selects("a", "")), pods: Some(selects("example.com/b", "x")) },
+        Peer::Pods { namespaces: Some(Selector::everything()), pods: Selector::everything() },
+        Peer::Pods { namespaces: Some(selects("a", "")), pods: selects("example.com/b", "x") },
     ];
     let port = |protocol, ports| PortMatch { protocol, ports };
     let ports = vec![
-        port(Protocol::Tcp, None),
-        port(Protocol::Udp, None),
-        port(Protocol::Sctp, Some(65535..=65535)),
-        port(Protocol::Tcp, Some(1..=1)),
+        port(Protocol::Tcp, Ports::All),
+        port(Protocol::Udp, Ports::All),
+        port(Protocol::Sctp, Ports::Range(65535..=65535)),
+        port(Protocol::Tcp, Ports::Range(1..=1)),
     ];
     assert_eq!(policy.egress, Some(vec![Rule { peers: Some(peers), ports: Some(ports) }]));
 }

@@ -92,6 +92,12 @@ fn brief(change: &Change) -> String {
         }
         Change::PolicyApplied(policy) => format!("+policy {}", policy.key),
         Change::PolicyDeleted(key) => format!("-policy {key}"),
+        Change::ServiceApplied(service) => format!("+service {}", service.key),
+        Change::ServiceDeleted(key) => format!("-service {key}"),
+        Change::EndpointSliceApplied(slice) => format!("+endpointslice {}", slice.key),
+        Change::EndpointSliceDeleted(key) => format!("-endpointslice {key}"),
+        Change::NodeApplied(node) => format!("+node {}", node.name),
+        Change::NodeDeleted(name) => format!("-node {name}"),
         Change::SourceComplete(true) => "complete".to_owned(),
         Change::SourceComplete(false) => "incomplete".to_owned(),
     }

@@ -65,7 +65,13 @@ impl Packets {
                 Verdict::Deny(reason) => ("deny", reason.as_str()),
             };
             let ObjectKey { namespace, name } = count.pod;
-            let labels = (namespace, name, count.direction.as_str(), verdict, reason);
+            let labels = (
+                namespace.to_string(),
+                name.to_string(),
+                count.direction.as_str(),
+                verdict,
+                reason,
+            );
             let (packets, bytes) = rows.entry(labels).or_default();
             *packets = packets.saturating_add(count.packets);
             *bytes = bytes.saturating_add(count.bytes);

@@ -11,7 +11,9 @@ use proptest::{collection, option, prelude::*, sample};
 
 use super::{
     builders::{ip, key, namespace},
-    model::{Change, Labels, Namespace, ObjectKey, Peer, Pod, Policy, PortMatch, Protocol, Rule},
+    model::{
+        Change, Labels, Namespace, ObjectKey, Peer, Pod, Policy, PortMatch, Ports, Protocol, Rule,
+    },
     selector::{Expression, Selector},
 };
 
@@ -94,9 +96,10 @@ pub fn pod() -> impl Strategy<Value = Pod> {
         .prop_map(|(key, labels, v4, v6, node, host_network, ended)| Pod {
             uid: key.to_string(),
             key,
-            labels,
+            labels: labels.into(),
+            ports: [].into(),
             addresses: v4.into_iter().chain(v6).collect(),
-            node: node.map(str::to_owned),
+            node: node.map(Into::into),
             host_network,
             ended,
         })
@@ -120,7 +123,8 @@ pub fn rule() -> impl Strategy<Value = Rule> {
 /// A peer; rarely one that names nothing.
 pub fn peer() -> impl Strategy<Value = Peer> {
     let half = || option::weighted(0.6, selector());
-    (half(), half()).prop_map(|(namespaces, pods)| Peer { namespaces, pods })
+    (half(), half())
+        .prop_map(|(namespaces, pods)| Peer::Pods { namespaces, pods: pods.unwrap_or_default() })
 }
 
 /// A selector of up to two requirements.
@@ -146,7 +150,10 @@ fn port_match() -> impl Strategy<Value = PortMatch> {
     let ends = option::weighted(0.8, (sample::select(&PORTS), sample::select(&PORTS)));
     (sample::select(&PROTOCOLS), ends).prop_map(|(protocol, ends)| PortMatch {
         protocol,
-        ports: ends.map(|(one, other)| one.min(other)..=one.max(other)),
+        ports: match ends {
+            None => Ports::All,
+            Some((one, other)) => Ports::Range(one.min(other)..=one.max(other)),
+        },
     })
 }
 

@@ -2,13 +2,16 @@
 //!
 //! What is not said is as the API has it when it is absent. Anything wrong in the text panics.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use bulkhead_common::value::PortRange;
 
 use super::{
     compiled::PortSet,
-    model::{Labels, Namespace, ObjectKey, Peer, Pod, Policy, PortMatch, Protocol, Rule},
+    model::{
+        EndpointSlice, IpBlock, Labels, NamedPort, Namespace, ObjectKey, Peer, Pod, Policy,
+        PortMatch, Ports, Protocol, Rule, Service, ServicePort, SlicePort,
+    },
     selector::{Expression, Selector},
 };
 
@@ -54,9 +57,10 @@ pub fn pod(name: &str, pod_labels: &str, addresses: &[&str]) -> Pod {
     Pod {
         key: key(name),
         uid: format!("uid of {name}"),
-        labels: labels(pod_labels),
+        labels: Arc::new(labels(pod_labels)),
+        ports: Arc::new([]),
         addresses: addresses.iter().map(|address| ip(address)).collect(),
-        node: Some("here".to_owned()),
+        node: Some("here".into()),
         host_network: false,
         ended: false,
     }
@@ -83,17 +87,17 @@ pub fn rule(peers: &[Peer], ports: &[PortMatch]) -> Rule {
 
 /// Pods of the policy's own namespace.
 pub fn pods(pod_labels: &str) -> Peer {
-    Peer { namespaces: None, pods: Some(selector(pod_labels)) }
+    Peer::Pods { namespaces: None, pods: selector(pod_labels) }
 }
 
 /// All pods of some namespaces.
 pub fn namespaces(namespace_labels: &str) -> Peer {
-    Peer { namespaces: Some(selector(namespace_labels)), pods: None }
+    Peer::Pods { namespaces: Some(selector(namespace_labels)), pods: Selector::everything() }
 }
 
 /// Some pods of some namespaces.
 pub fn pods_of(namespace_labels: &str, pod_labels: &str) -> Peer {
-    Peer { namespaces: Some(selector(namespace_labels)), pods: Some(selector(pod_labels)) }
+    Peer::Pods { namespaces: Some(selector(namespace_labels)), pods: selector(pod_labels) }
 }
 
 /// One TCP port.
@@ -108,12 +112,68 @@ pub fn udp(port: u16) -> PortMatch {
 
 /// A range of ports.
 pub fn ports(protocol: Protocol, first: u16, last: u16) -> PortMatch {
-    PortMatch { protocol, ports: Some(first..=last) }
+    PortMatch { protocol, ports: Ports::Range(first..=last) }
 }
 
 /// Every port of a protocol.
 pub fn all_ports(protocol: Protocol) -> PortMatch {
-    PortMatch { protocol, ports: None }
+    PortMatch { protocol, ports: Ports::All }
+}
+
+/// The port that the destination names so.
+pub fn named(protocol: Protocol, name: &str) -> PortMatch {
+    PortMatch { protocol, ports: Ports::Named(name.into()) }
+}
+
+/// Addresses in a block, less those in others: `block("10.0.0.0/8", &["10.1.0.0/16"])`.
+pub fn block(cidr: &str, except: &[&str]) -> Peer {
+    let net = |text: &str| text.parse::<ipnet::IpNet>().expect("a block").trunc();
+    Peer::Block(IpBlock { cidr: net(cidr), except: except.iter().map(|e| net(e)).collect() })
+}
+
+/// Ports that the pod names: `(name, protocol, number)`.
+pub fn with_ports(pod: Pod, ports: &[(&str, Protocol, u16)]) -> Pod {
+    let port = |(name, protocol, number): &(&str, Protocol, u16)| NamedPort {
+        name: (*name).into(),
+        protocol: *protocol,
+        number: *number,
+    };
+    Pod { ports: ports.iter().map(port).collect(), ..pod }
+}
+
+/// A service with addresses and ports: `(name, protocol, port)`.
+pub fn service(name: &str, addresses: &[&str], ports: &[(&str, Protocol, u16)]) -> Service {
+    let port = |(name, protocol, port): &(&str, Protocol, u16)| ServicePort {
+        name: (*name).to_owned(),
+        protocol: *protocol,
+        port: *port,
+    };
+    Service {
+        key: key(name),
+        addresses: addresses.iter().map(|address| ip(address)).collect(),
+        ports: ports.iter().map(port).collect(),
+    }
+}
+
+/// A slice of a service in the same namespace, with the addresses of its ready backends and the
+/// ports at them: `(name, protocol, port)`.
+pub fn slice(
+    name: &str,
+    service: &str,
+    ready: &[&str],
+    ports: &[(&str, Protocol, u16)],
+) -> EndpointSlice {
+    let port = |(name, protocol, port): &(&str, Protocol, u16)| SlicePort {
+        name: (*name).to_owned(),
+        protocol: *protocol,
+        port: Some(*port),
+    };
+    EndpointSlice {
+        key: key(name),
+        service: service.into(),
+        ports: ports.iter().map(port).collect(),
+        ready: ready.iter().map(|address| ip(address)).collect(),
+    }
 }
 
 /// A set of ports as the compiler writes it.

@@ -88,7 +88,7 @@ impl Compiler {
             egress: side(Direction::Egress),
             deny_action: index
                 .namespaces()
-                .get(&pod.key.namespace)
+                .get(&*pod.key.namespace)
                 .and_then(|namespace| namespace.deny_action)
                 .unwrap_or(self.deny_action),
         }
@@ -110,9 +110,9 @@ impl Compiler {
         if isolating.is_empty() {
             return None;
         }
-        let rules = isolating.iter().flat_map(|(policy, rules)| {
-            rules.iter().map(|rule| (policy.key.namespace.as_str(), rule))
-        });
+        let rules = isolating
+            .iter()
+            .flat_map(|(policy, rules)| rules.iter().map(|rule| (&*policy.key.namespace, rule)));
         let content = PolicySet::new(rules).numbered(|atom| self.atoms.number(atom));
         Some(SidePolicy {
             any_peer: content.any_peer.clone(),
@@ -127,7 +127,7 @@ impl Compiler {
             index.node_addresses().iter().map(|address| (*address, IDENTITY_NODE)).collect();
         let mut by_namespace: BTreeMap<&str, Vec<(&PeerAtom, u32)>> = BTreeMap::new();
         for (address, pod) in index.pod_addresses() {
-            let name = pod.key.namespace.as_str();
+            let name = &*pod.key.namespace;
             let candidates = by_namespace.entry(name).or_insert_with(|| {
                 let labels = index.namespace_labels(name);
                 self.atoms

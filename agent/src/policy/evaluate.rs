@@ -13,7 +13,7 @@ use bulkhead_common::verdict::Direction;
 use super::{
     compiled::Closed,
     index::Index,
-    model::{ObjectKey, Peer, Pod, Policy, PortMatch, Protocol, Rule},
+    model::{ObjectKey, Peer, Pod, Policy, PortMatch, Ports, Protocol, Rule},
 };
 
 /// The first packet of a flow, seen from the pod.
@@ -150,18 +150,12 @@ fn rule_allows(index: &Index, policy: &Policy, rule: &Rule, flow: &Flow) -> bool
 
 fn peer_matches(index: &Index, policy: &Policy, peer: &Peer, address: IpAddr) -> bool {
     let Some(pod) = only_pod_at(index, address) else { return false };
-    if peer.namespaces.is_none() && peer.pods.is_none() {
-        return false;
-    }
-    let namespace_matches = match &peer.namespaces {
+    let Peer::Pods { namespaces, pods } = peer else { return false };
+    let namespace_matches = match namespaces {
         None => pod.key.namespace == policy.key.namespace,
         Some(selector) => selector.matches(&index.namespace_labels(&pod.key.namespace)),
     };
-    let pod_matches = match &peer.pods {
-        None => true,
-        Some(selector) => selector.matches(&pod.labels),
-    };
-    namespace_matches && pod_matches
+    namespace_matches && pods.matches(&pod.labels)
 }
 
 fn port_matches(port: &PortMatch, traffic: Traffic) -> bool {
@@ -169,7 +163,11 @@ fn port_matches(port: &PortMatch, traffic: Traffic) -> bool {
         Traffic::Other(_) => false,
         Traffic::Port(protocol, number) => {
             protocol == port.protocol
-                && port.ports.as_ref().is_none_or(|range| range.contains(&number))
+                && match &port.ports {
+                    Ports::All => true,
+                    Ports::Range(range) => range.contains(&number),
+                    Ports::Named(_) => false,
+                }
         }
     }
 }

@@ -14,7 +14,9 @@ use std::{
     net::IpAddr,
 };
 
-use super::model::{Change, Labels, Namespace, ObjectKey, Pod, Policy};
+use super::model::{
+    Change, EndpointSlice, Labels, Namespace, Node, ObjectKey, Pod, Policy, Service,
+};
 
 /// The label that every namespace has, with its own name as the value.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -28,6 +30,9 @@ pub struct Index {
     namespaces: BTreeMap<String, Namespace>,
     pods: BTreeMap<ObjectKey, Pod>,
     policies: BTreeMap<ObjectKey, Policy>,
+    services: BTreeMap<ObjectKey, Service>,
+    endpoint_slices: BTreeMap<ObjectKey, EndpointSlice>,
+    nodes: BTreeMap<String, Node>,
     /// Which live pods say that an address is theirs; never an empty set.
     claims: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
 }
@@ -56,6 +61,9 @@ impl Index {
             namespaces: BTreeMap::new(),
             pods: BTreeMap::new(),
             policies: BTreeMap::new(),
+            services: BTreeMap::new(),
+            endpoint_slices: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             claims: BTreeMap::new(),
         }
     }
@@ -71,6 +79,16 @@ impl Index {
             Change::PodDeleted(key) => self.delete_pod(&key),
             Change::PolicyApplied(policy) => insert(&mut self.policies, policy.key.clone(), policy),
             Change::PolicyDeleted(key) => self.policies.remove(&key).is_some(),
+            Change::ServiceApplied(service) => {
+                insert(&mut self.services, service.key.clone(), service)
+            }
+            Change::ServiceDeleted(key) => self.services.remove(&key).is_some(),
+            Change::EndpointSliceApplied(slice) => {
+                insert(&mut self.endpoint_slices, slice.key.clone(), slice)
+            }
+            Change::EndpointSliceDeleted(key) => self.endpoint_slices.remove(&key).is_some(),
+            Change::NodeApplied(node) => insert(&mut self.nodes, node.name.clone(), node),
+            Change::NodeDeleted(name) => self.nodes.remove(&name).is_some(),
             Change::SourceComplete(complete) => {
                 mem::replace(&mut self.complete, complete) != complete
             }
@@ -141,12 +159,28 @@ impl Index {
         &self.policies
     }
 
+    /// Every service.
+    pub fn services(&self) -> &BTreeMap<ObjectKey, Service> {
+        &self.services
+    }
+
+    /// Every endpoint slice.
+    pub fn endpoint_slices(&self) -> &BTreeMap<ObjectKey, EndpointSlice> {
+        &self.endpoint_slices
+    }
+
+    /// Every node that the source names. The own node's addresses, as policy knows them, are
+    /// [`Index::node_addresses`].
+    pub fn nodes(&self) -> &BTreeMap<String, Node> {
+        &self.nodes
+    }
+
     /// The policies of one namespace, in order of their names.
     pub fn policies_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Policy> {
         self.policies
             .range(ObjectKey::new(namespace, "")..)
             .map(|(_, policy)| policy)
-            .take_while(move |policy| policy.key.namespace == namespace)
+            .take_while(move |policy| *policy.key.namespace == *namespace)
     }
 
     /// The labels of a namespace. One that is not known has its name's label alone.
@@ -165,7 +199,7 @@ impl Index {
     }
 
     fn is_local(&self, pod: &Pod) -> bool {
-        self.node.is_none() || pod.node == self.node
+        self.node.is_none() || pod.node.as_deref() == self.node()
     }
 
     /// The live pod that an address belongs to. There is none for the node's own addresses and

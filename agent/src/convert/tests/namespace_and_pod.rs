@@ -67,9 +67,10 @@ fn a_pod_is_read() {
             object: Pod {
                 key: ObjectKey::new("shop", "db"),
                 uid: "1-2".to_owned(),
-                labels: [("app".to_owned(), "db".to_owned())].into(),
+                labels: Arc::new([("app".to_owned(), "db".to_owned())].into()),
+                ports: Arc::new([]),
                 addresses: vec!["10.0.0.10".parse().unwrap(), "fd00:10::10".parse().unwrap()],
-                node: Some("n1".to_owned()),
+                node: Some("n1".into()),
                 host_network: true,
                 ended: false,
             },

@@ -24,13 +24,12 @@ enum Namespaces {
 impl PeerAtom {
     /// From a peer of a policy in `policy_namespace`; `None` if the peer names nothing.
     pub(super) fn new(peer: &Peer, policy_namespace: &str) -> Option<Self> {
-        let namespaces = match (&peer.namespaces, &peer.pods) {
-            (None, None) => return None,
-            (None, Some(_)) => Namespaces::Named(policy_namespace.to_owned()),
-            (Some(selector), _) => Namespaces::Selected(selector.clone()),
+        let Peer::Pods { namespaces, pods } = peer else { return None };
+        let namespaces = match namespaces {
+            None => Namespaces::Named(policy_namespace.to_owned()),
+            Some(selector) => Namespaces::Selected(selector.clone()),
         };
-        let pods = peer.pods.clone().unwrap_or_else(Selector::everything);
-        Some(Self { namespaces, pods })
+        Some(Self { namespaces, pods: pods.clone() })
     }
 
     /// Whether pods of a namespace can match at all.

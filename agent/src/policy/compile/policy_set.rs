@@ -10,7 +10,7 @@ use bulkhead_common::value::PortRange;
 use super::peer_atom::PeerAtom;
 use crate::policy::{
     compiled::PortSet,
-    model::{PortMatch, Rule},
+    model::{PortMatch, Ports, Rule},
 };
 
 /// The sum of rules, with atoms of type `A`: [`PeerAtom`]s, or their numbers.
@@ -58,8 +58,11 @@ impl PolicySet<PeerAtom> {
 fn port_set(ports: Option<&[PortMatch]>) -> PortSet {
     let Some(ports) = ports else { return PortSet::Everything };
     PortSet::from_ranges(ports.iter().map(|port| {
-        let (first, last) =
-            port.ports.as_ref().map_or((0, u16::MAX), |range| (*range.start(), *range.end()));
+        let (first, last) = match &port.ports {
+            Ports::All => (0, u16::MAX),
+            Ports::Range(range) => (*range.start(), *range.end()),
+            Ports::Named(_) => (1, 0),
+        };
         PortRange { protocol: u32::from(port.protocol.number()), first, last }
     }))
 }

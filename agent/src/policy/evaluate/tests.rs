@@ -25,10 +25,7 @@ fn cluster(policies: &[Policy]) -> Index {
     for pod in [
         pod(SUBJECT, "app=db", &["10.0.0.1", "fd00::1"]),
         pod("a/web", "app=web", &[SAME_NAMESPACE]),
-        Pod {
-            node: Some("there".to_owned()),
-            ..pod("b/web", "app=web", &[OTHER_NAMESPACE, OTHER_V6])
-        },
+        Pod { node: Some("there".into()), ..pod("b/web", "app=web", &[OTHER_NAMESPACE, OTHER_V6]) },
         Pod { host_network: true, ..pod("b/on-host", "app=web", &[NODE]) },
     ] {
         index.apply(Change::PodApplied(pod));
@@ -109,7 +106,7 @@ fn rules_of_all_policies_add_up_and_each_that_allows_is_named() {
 #[test]
 fn a_peer_matches_by_both_of_its_selectors() {
     let not_red =
-        Peer { namespaces: Some(expression("team", "NotIn", &["red"])), pods: Some(selector("")) };
+        Peer::Pods { namespaces: Some(expression("team", "NotIn", &["red"])), pods: selector("") };
     // Columns: a/web, b/web, b/web by IPv6, the node's address, outside.
     let table = [
         (pods("app=web"), [true, false, false, false, false]),
@@ -121,7 +118,6 @@ fn a_peer_matches_by_both_of_its_selectors() {
         (pods_of("team=red", "app=web"), [false, true, true, false, false]),
         (pods_of("team=red", "app=db"), [false, false, false, false, false]),
         (not_red, [true, false, false, false, false]),
-        (Peer { namespaces: None, pods: None }, [false, false, false, false, false]),
     ];
     for (peer, expected) in table {
         let index = cluster(&[ingress(&[rule(std::slice::from_ref(&peer), &[])])]);

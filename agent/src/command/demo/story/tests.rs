@@ -28,6 +28,12 @@ fn deny_actions(changes: &[Change]) -> Vec<Option<DenyAction>> {
         | Change::PodDeleted(_)
         | Change::PolicyApplied(_)
         | Change::PolicyDeleted(_)
+        | Change::ServiceApplied(_)
+        | Change::ServiceDeleted(_)
+        | Change::EndpointSliceApplied(_)
+        | Change::EndpointSliceDeleted(_)
+        | Change::NodeApplied(_)
+        | Change::NodeDeleted(_)
         | Change::SourceComplete(_) => None,
     };
     changes.iter().filter_map(namespace).collect()

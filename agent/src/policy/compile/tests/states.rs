@@ -40,10 +40,16 @@ fn transition(from: &State, to: &State) -> Vec<Change> {
         Change::NamespaceApplied(namespace) => Change::NamespaceDeleted(namespace.name.clone()),
         Change::PodApplied(pod) => Change::PodDeleted(pod.key.clone()),
         Change::PolicyApplied(policy) => Change::PolicyDeleted(policy.key.clone()),
+        Change::ServiceApplied(service) => Change::ServiceDeleted(service.key.clone()),
+        Change::EndpointSliceApplied(slice) => Change::EndpointSliceDeleted(slice.key.clone()),
+        Change::NodeApplied(node) => Change::NodeDeleted(node.name.clone()),
         Change::SourceComplete(_) => Change::SourceComplete(false),
-        Change::NamespaceDeleted(_) | Change::PodDeleted(_) | Change::PolicyDeleted(_) => {
-            panic!("a state names what is there")
-        }
+        Change::NamespaceDeleted(_)
+        | Change::PodDeleted(_)
+        | Change::PolicyDeleted(_)
+        | Change::ServiceDeleted(_)
+        | Change::EndpointSliceDeleted(_)
+        | Change::NodeDeleted(_) => panic!("a state names what is there"),
     };
     let stays: Vec<_> = to.iter().map(deletion).collect();
     let goes = from.iter().map(deletion).filter(|deletion| !stays.contains(deletion));
