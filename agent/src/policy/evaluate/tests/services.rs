@@ -109,7 +109,7 @@ fn a_rule_names_a_services_address_by_block_or_by_having_no_peers_and_at_the_ser
     ];
     for (rule, expected) in table {
         let answer =
-            ask(&front(&[egress(&[rule.clone()])], &[OTHER_NAMESPACE]), Egress, CLUSTER_IP, HTTP);
+            ask(&front(&[egress(std::slice::from_ref(&rule))], &[OTHER_NAMESPACE]), Egress, CLUSTER_IP, HTTP);
         assert_eq!(answer.is_allowed(), expected, "{rule:?}");
     }
 }
