@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod demo;
+pub mod explain;
 
 use std::{
     env,
@@ -31,6 +32,7 @@ struct Cli {
 enum Command {
     Agent(agent::Agent),
     Demo(demo::Demo),
+    Explain(explain::Explain),
 }
 
 /// What is logged, and how.
@@ -72,6 +74,7 @@ impl Cli {
         match self.command {
             Command::Agent(agent) => agent.run(),
             Command::Demo(demo) => demo.run(),
+            Command::Explain(explain) => Ok(explain.run()),
         }
     }
 }
