@@ -20,3 +20,4 @@ pub mod links;
 pub mod manifests;
 pub mod metrics;
 pub mod policy;
+pub mod reach;

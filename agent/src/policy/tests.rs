@@ -219,6 +219,8 @@ fn random_clusters_lead_to_every_kind_of_answer() {
                     Some(Evaluation::Allowed(rules)) if rules.len() > 1 => "allowed by rules",
                     Some(Evaluation::Allowed(_)) => "allowed by one rule",
                     Some(Evaluation::Denied(_)) => "denied",
+                    Some(Evaluation::AllowedService { .. }) => "service allowed",
+                    Some(Evaluation::DeniedService { .. }) => "service denied",
                 };
                 *counts.entry(kind).or_insert(0) += 1;
             }

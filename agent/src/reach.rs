@@ -1,0 +1,12 @@
+//! Who reaches whom: whole flows between two ends of a cluster, judged without sending them.
+//!
+//! - [`cluster`]: the state, as each node of the cluster sees it,
+//! - [`flow`]: the flows that are asked about, and the file that lists them,
+//! - [`course`]: which questions to which pods' policies make up a flow.
+//!
+//! Owns what a flow between two names means. Does not own what policy says: that is asked of an
+//! engine, one pod and direction at a time.
+
+pub mod cluster;
+pub mod course;
+pub mod flow;
