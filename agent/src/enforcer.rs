@@ -195,7 +195,12 @@ impl<K: Execute> Enforcer<K> {
 
     /// How many pods are isolated in a direction, by policy or because they are closed.
     pub fn isolated(&self, direction: Direction) -> usize {
-        self.compiler.compiled().endpoints.values().filter(|pod| side(pod, direction).is_some()).count()
+        self.compiler
+            .compiled()
+            .endpoints
+            .values()
+            .filter(|pod| side(pod, direction).is_some())
+            .count()
     }
 
     /// What is behind which interface.

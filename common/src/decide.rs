@@ -124,8 +124,7 @@ fn decide_ip<const N: usize, M: Maps<N>>(
         return unaddressed(hook, endpoint, reason); // 2, 4
     }
     if hook.from_own_node
-        && (!packet.may_be_ipv6_fragment
-            || is_node(identity(endpoint, &packet.source, maps)))
+        && (!packet.may_be_ipv6_fragment || is_node(identity(endpoint, &packet.source, maps)))
     {
         return Verdict::Allow(OwnNode); // 1
     }

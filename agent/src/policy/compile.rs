@@ -276,9 +276,11 @@ impl Compiler {
 
     fn update_cell(&mut self, net: &IpNet) {
         let old = self.compiled.cidrs.get(net).copied();
-        let new = self.cells.blocks_of(net).cloned().map(|atoms| {
-            self.hold_identity(Identity { atoms, ..Identity::default() })
-        });
+        let new = self
+            .cells
+            .blocks_of(net)
+            .cloned()
+            .map(|atoms| self.hold_identity(Identity { atoms, ..Identity::default() }));
         if let Some(old) = old {
             self.identities.release(old);
         }
@@ -303,7 +305,8 @@ impl Compiler {
         let Some(group) = self.groups.of(address) else { return Identity::default() };
         let own = self.atoms.find(&Atom::Own(address));
         let selectors = group.atoms.iter().copied().chain(own);
-        let atoms: BTreeSet<u32> = selectors.clone().chain(blocks.into_iter().flatten().copied()).collect();
+        let atoms: BTreeSet<u32> =
+            selectors.clone().chain(blocks.into_iter().flatten().copied()).collect();
         let asked: BTreeSet<&PortName> =
             atoms.iter().flat_map(|atom| self.rules.names_asked(*atom)).collect();
         let names = resolve(asked.into_iter(), group.ports());

@@ -26,7 +26,7 @@ use super::{
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// The state of the cluster.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Index {
     node: Option<String>,
     node_addresses: BTreeSet<IpAddr>,
@@ -63,7 +63,7 @@ pub struct Dirty {
 }
 
 /// What many pods have in common, each stored once.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 struct Common {
     labels: Shared<Labels>,
     ports: Shared<[NamedPort]>,
@@ -89,6 +89,23 @@ pub struct Conflict<'a> {
     pub claimants: &'a [ObjectKey],
     /// It is the node's own address, too, and stays the node's.
     pub is_node_address: bool,
+}
+
+/// By what exists; not by what a compiler has to look at.
+impl PartialEq for Index {
+    fn eq(&self, other: &Self) -> bool {
+        self.node == other.node
+            && self.node_addresses == other.node_addresses
+            && self.complete == other.complete
+            && self.namespaces == other.namespaces
+            && self.pods == other.pods
+            && self.policies == other.policies
+            && self.services == other.services
+            && self.endpoint_slices == other.endpoint_slices
+            && self.nodes == other.nodes
+            && self.claims == other.claims
+            && self.slices_of == other.slices_of
+    }
 }
 
 impl Index {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, hash::Hash, sync::Arc};
 
 /// Values that are handed out as references to one copy. What nobody else has any more makes room
 /// before the set grows.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Shared<T: Eq + Hash + ?Sized>(HashSet<Arc<T>>);
 
 impl<T: Eq + Hash + ?Sized> Clone for Shared<T> {

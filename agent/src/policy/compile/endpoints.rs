@@ -78,12 +78,7 @@ impl Endpoints {
 }
 
 impl Compiler {
-    pub(super) fn update_endpoints(
-        &mut self,
-        index: &Index,
-        dirty: &Dirty,
-        concerned: &Concerned,
-    ) {
+    pub(super) fn update_endpoints(&mut self, index: &Index, dirty: &Dirty, concerned: &Concerned) {
         let mut changed = BTreeSet::new();
         for key in &dirty.pods {
             self.endpoints.pod_changed(index, key);

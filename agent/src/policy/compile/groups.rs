@@ -213,11 +213,7 @@ impl Groups {
     }
 }
 
-fn matching_namespace(
-    index: &Index,
-    atoms: &BTreeMap<u32, PodAtom>,
-    name: &str,
-) -> BTreeSet<u32> {
+fn matching_namespace(index: &Index, atoms: &BTreeMap<u32, PodAtom>, name: &str) -> BTreeSet<u32> {
     let labels = index.namespace_labels(name);
     let matching = atoms.iter().filter(|(_, atom)| atom.matches_namespace(name, &labels));
     matching.map(|(number, _)| *number).collect()

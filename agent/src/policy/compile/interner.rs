@@ -100,11 +100,6 @@ impl<T: Eq + Hash> Interner<T> {
         let born = mem::take(&mut self.born).into_iter();
         born.filter_map(|number| Some((number, Arc::clone(self.value(number)?)))).collect()
     }
-
-    /// Every number in use, with its value.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Arc<T>)> {
-        self.entries.iter().map(|(number, entry)| (*number, &entry.value))
-    }
 }
 
 #[cfg(test)]

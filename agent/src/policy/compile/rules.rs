@@ -175,7 +175,9 @@ impl Rules {
                 continue;
             };
             let with = |identity| {
-                compiled.get(&RuleKey { policy_set: key.policy_set, identity }).map(|ports| &**ports)
+                compiled
+                    .get(&RuleKey { policy_set: key.policy_set, identity })
+                    .map(|ports| &**ports)
             };
             let (by_service, mixed) = identity.service_ports(set, with);
             let ports = identity.ports(set).union(&PortSet::from_ranges(by_service));
