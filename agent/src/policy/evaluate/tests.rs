@@ -1,3 +1,8 @@
+mod blocks;
+mod named_ports;
+mod service_backends;
+mod services;
+
 use std::collections::BTreeSet;
 
 use Direction::{Egress, Ingress};
@@ -52,6 +57,10 @@ const HTTP: Traffic = Traffic::Port(Protocol::Tcp, 80);
 
 fn ingress(rules: &[Rule]) -> Policy {
     Policy { ingress: Some(rules.to_vec()), ..policy("a/policy", "app=db") }
+}
+
+fn egress(rules: &[Rule]) -> Policy {
+    Policy { egress: Some(rules.to_vec()), ..policy("a/policy", "app=db") }
 }
 
 fn by_rule(number: usize) -> Evaluation {
