@@ -5,8 +5,8 @@
 //! fit in memory, and because the generated ones ignore fields that they don't know.
 //!
 //! Invariant: nothing in a policy's spec is ignored. A field that isn't declared here is an error,
-//! since a misspelt `from` would otherwise be a rule without `from`, which allows every peer. Pods
-//! and namespaces have hundreds of fields that don't matter here: theirs are ignored.
+//! since a misspelt `from` would otherwise be a rule without `from`, which allows every peer. Other
+//! objects have hundreds of fields that don't matter here: theirs are ignored.
 //!
 //! `null` means the same as absent, except as an element of a list, where it is an error.
 
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// `metadata` of a pod or namespace.
+/// `metadata` of an object whose labels matter.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Metadata {
@@ -31,7 +31,7 @@ pub struct Metadata {
     pub annotations: Option<BTreeMap<String, Value>>,
 }
 
-/// What names an object: all that has to be readable of a policy's `metadata`.
+/// What names an object: all that has to be readable of `metadata` where labels don't matter.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Name {
@@ -90,6 +90,160 @@ pub struct PodStatus {
 pub struct PodIp {
     /// The address.
     pub ip: String,
+}
+
+/// An element of `ports` of a container. Containers are read one port at a time, so that one broken
+/// port doesn't take the pod with it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ContainerPort {
+    /// The name that policies and services can use.
+    pub name: String,
+    /// `TCP`, `UDP` or `SCTP`; absent: TCP.
+    pub protocol: Option<String>,
+    /// The number.
+    pub container_port: i64,
+}
+
+/// v1 Service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    /// Name and namespace.
+    pub metadata: Option<Name>,
+    /// What was asked for.
+    pub spec: Option<ServiceSpec>,
+    /// What became of it.
+    pub status: Option<ServiceStatus>,
+}
+
+/// `spec` of a service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceSpec {
+    /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// The first cluster address, or `None` of a headless service.
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: Option<String>,
+    /// Every cluster address.
+    #[serde(rename = "clusterIPs")]
+    pub cluster_ips: Option<Vec<String>>,
+    /// Further addresses that lead to it.
+    #[serde(rename = "externalIPs")]
+    pub external_ips: Option<Vec<String>>,
+    /// Its ports.
+    pub ports: Option<Vec<ServicePort>>,
+}
+
+/// An element of `spec.ports` of a service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ServicePort {
+    /// Its name.
+    pub name: Option<String>,
+    /// `TCP`, `UDP` or `SCTP`; absent: TCP.
+    pub protocol: Option<String>,
+    /// The number at the service's addresses.
+    pub port: i64,
+}
+
+/// `status` of a service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// Where its load balancer is.
+    pub load_balancer: Option<LoadBalancer>,
+}
+
+/// `status.loadBalancer` of a service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LoadBalancer {
+    /// Its addresses.
+    pub ingress: Option<Vec<LoadBalancerIngress>>,
+}
+
+/// An element of `status.loadBalancer.ingress`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LoadBalancerIngress {
+    /// The address, of those that have no host name.
+    pub ip: Option<String>,
+}
+
+/// discovery.k8s.io/v1 EndpointSlice.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct EndpointSlice {
+    /// Name, and the label that names the service.
+    pub metadata: Option<Metadata>,
+    /// `IPv4`, `IPv6` or `FQDN`.
+    pub address_type: Option<String>,
+    /// The backends.
+    pub endpoints: Option<Vec<Endpoint>>,
+    /// The ports of each of them.
+    pub ports: Option<Vec<EndpointPort>>,
+}
+
+/// An element of `endpoints` of an endpoint slice.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Endpoint {
+    /// Its addresses: they are as good as each other.
+    pub addresses: Option<Vec<String>>,
+    /// Its state.
+    pub conditions: Option<EndpointConditions>,
+}
+
+/// `conditions` of an endpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct EndpointConditions {
+    /// Whether it takes traffic; absent: it does.
+    pub ready: Option<bool>,
+}
+
+/// An element of `ports` of an endpoint slice.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct EndpointPort {
+    /// The name of the service's port.
+    pub name: Option<String>,
+    /// `TCP`, `UDP` or `SCTP`; absent: TCP.
+    pub protocol: Option<String>,
+    /// The number at the backends.
+    pub port: Option<i64>,
+}
+
+/// v1 Node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    /// Its name.
+    pub metadata: Option<Name>,
+    /// What is known of it.
+    pub status: Option<NodeStatus>,
+}
+
+/// `status` of a node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    /// Its names and addresses.
+    pub addresses: Option<Vec<NodeAddress>>,
+}
+
+/// An element of `status.addresses` of a node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NodeAddress {
+    /// `InternalIP` and `ExternalIP` are addresses; others are names.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The address.
+    pub address: String,
 }
 
 /// `spec` of a networking.k8s.io/v1 NetworkPolicy.

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod demo;
+pub mod explain;
 pub mod verify;
 
 use std::{
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Agent(agent::Agent),
     Demo(demo::Demo),
+    Explain(explain::Explain),
     Verify(verify::Verify),
 }
 
@@ -73,6 +75,7 @@ impl Cli {
         match self.command {
             Command::Agent(agent) => agent.run(),
             Command::Demo(demo) => demo.run(),
+            Command::Explain(explain) => Ok(explain.run()),
             Command::Verify(verify) => Ok(verify.run()),
         }
     }

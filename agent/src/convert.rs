@@ -8,9 +8,9 @@
 //! names the field. Where the object can still be attributed, it is converted in a form that
 //! closes rather than opens, and the defects come with it; where it can't (a policy without a
 //! name, a pod whose labels are unreadable), there is only the defect, and the source has to keep
-//! what it knew before.
+//! what it knew before; as long as there is no such before, it isn't complete.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
+use std::fmt;
 
 use bulkhead_common::verdict::DenyAction;
 use serde::de::DeserializeOwned;
@@ -20,17 +20,28 @@ use crate::{
     api,
     policy::{
         index::NAMESPACE_NAME_LABEL,
-        model::{Labels, Namespace, ObjectKey, Pod},
+        model::{Labels, Namespace, ObjectKey},
     },
 };
 
 pub use field::{FieldPath, Segment};
+pub use node::node;
+pub use pod::pod;
 pub use policy::policy;
+pub use service::service;
+pub use slice::endpoint_slice;
 
+mod address;
+mod block;
 mod field;
 mod label;
+mod node;
+mod pod;
 mod policy;
+mod port;
 mod rule;
+mod service;
+mod slice;
 
 #[cfg(test)]
 mod tests;
@@ -100,84 +111,6 @@ pub fn namespace(object: &Value) -> Result<Converted<Namespace>, Defect> {
         }
     };
     Ok(Converted { object: Namespace { name, labels, deny_action }, defects })
-}
-
-/// A v1 Pod.
-///
-/// An address that can't be read is a defect, and the pod has its other addresses: they lead to its
-/// interface. A pod for which none is written is a pod that no traffic can match yet.
-///
-/// # Errors
-/// When name, labels, `spec`, `status` or every address can't be read.
-pub fn pod(object: &Value) -> Result<Converted<Pod>, Defect> {
-    let api::Pod { metadata, spec, status } = decode(object, &FieldPath::default())?;
-    let metadata = metadata.unwrap_or_default();
-    let key = object_key(api::Name { name: metadata.name, namespace: metadata.namespace })?;
-    let spec = spec.unwrap_or_default();
-    let status = status.unwrap_or_default();
-    let (addresses, mut defects) = pod_addresses(&status);
-    if addresses.is_empty() && !defects.is_empty() {
-        return Err(defects.remove(0));
-    }
-    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let pod = Pod {
-        key,
-        uid: metadata.uid.unwrap_or_default(),
-        labels: Arc::new(metadata.labels.unwrap_or_default()),
-        ports: Arc::new([]),
-        addresses,
-        node: spec.node_name.filter(|node| !node.is_empty()).map(Arc::from),
-        host_network: spec.host_network.unwrap_or_default(),
-        ended,
-    };
-    Ok(Converted { object: pod, defects })
-}
-
-/// At most one address of each family, as the API has it.
-fn pod_addresses(status: &api::PodStatus) -> (Vec<IpAddr>, Vec<Defect>) {
-    let field = FieldPath::of(&["status"]);
-    let every = status.pod_ips.iter().flatten().enumerate();
-    let mut written: Vec<(FieldPath, &str)> = every
-        .map(|(i, address)| (field.field("podIPs").element(i).field("ip"), address.ip.as_str()))
-        .collect();
-    if written.is_empty() {
-        written.extend(status.pod_ip.as_deref().map(|ip| (field.field("podIP"), ip)));
-    }
-
-    let mut addresses = BTreeSet::new();
-    let mut defects = Vec::new();
-    // The API server writes an empty podIP for a pod that has none yet.
-    for (field, text) in written.into_iter().filter(|(_, text)| !text.is_empty()) {
-        match unicast(text) {
-            Err(problem) => defects.push(Defect::new(field, problem)),
-            Ok(address) if addresses.contains(&address) => {}
-            Ok(address) if addresses.iter().any(|a: &IpAddr| a.is_ipv4() == address.is_ipv4()) => {
-                let problem = format!(
-                    "{address} is a second address of the same family; a pod has at most one \
-                     IPv4 and one IPv6 address: remove it (the first one counts)"
-                );
-                defects.push(Defect::new(field, problem));
-            }
-            Ok(address) => {
-                addresses.insert(address);
-            }
-        }
-    }
-    (addresses.into_iter().collect(), defects)
-}
-
-/// An address that a pod can have. IPv4 written as IPv6 is IPv4.
-fn unicast(text: &str) -> Result<IpAddr, String> {
-    let address: IpAddr = text.parse().map_err(|_| {
-        format!("`{text}` is not an IP address; write one such as 10.0.0.10 or fd00:10::10")
-    })?;
-    let address = address.to_canonical();
-    if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-        return Err(format!(
-            "{address} is not an address that a pod can have; write the pod's own"
-        ));
-    }
-    Ok(address)
 }
 
 /// Reads an object strictly; `at` is where it lies in the whole.

@@ -114,6 +114,10 @@ fn directions(types: &[String], has_egress: bool, at: &FieldPath) -> Result<Dire
     if types.is_empty() {
         return Ok(Directions { ingress: true, egress: has_egress });
     }
+    if types.len() > 2 {
+        let problem = "more than two policy types; write each of Ingress and Egress once at most";
+        return Err(Defect::new(at.clone(), problem));
+    }
     let mut directions = Directions { ingress: false, egress: false };
     for (index, word) in types.iter().enumerate() {
         match word.as_str() {

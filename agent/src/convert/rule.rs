@@ -1,16 +1,14 @@
 //! The rules of a policy: peers and ports.
 //!
-//! What can't be enforced yet is an error like any other, so that the policy is refused as a
-//! whole: a rule that was left out, or taken for a wider one, would be a policy nobody wrote.
-
-use std::ops::RangeInclusive;
+//! Whatever is wrong with a rule is an error of the whole policy: a rule that was left out, or taken
+//! for a wider one, would be a policy nobody wrote.
 
 use crate::{
     api,
-    policy::model::{Peer, PortMatch, Ports, Protocol, Rule},
+    policy::model::{Peer, PortMatch, Ports, Rule},
 };
 
-use super::{Defect, FieldPath, label};
+use super::{Defect, FieldPath, block, label, port};
 
 /// A rule that lies at `at`. `peers_field` is `from` or `to`.
 pub(super) fn rule(
@@ -21,7 +19,7 @@ pub(super) fn rule(
 ) -> Result<Rule, Defect> {
     Ok(Rule {
         peers: list(peers, &at.field(peers_field), peer)?,
-        ports: list(ports, &at.field("ports"), port)?,
+        ports: list(ports, &at.field("ports"), port_match)?,
     })
 }
 
@@ -43,12 +41,16 @@ fn list<T, U>(
 
 fn peer(written: &api::Peer, at: &FieldPath) -> Result<Peer, Defect> {
     let api::Peer { pod_selector, namespace_selector, ip_block } = written;
-    if ip_block.is_some() {
-        let problem = "blocks of addresses are not supported yet; name the peers by podSelector \
-                       or namespaceSelector";
-        return Err(Defect::new(at.field("ipBlock"), problem));
+    let has_selector = pod_selector.is_some() || namespace_selector.is_some();
+    if let Some(written) = ip_block {
+        if has_selector {
+            let problem = "the peer has both an ipBlock and a selector; write two peers, or remove \
+                           one of them";
+            return Err(Defect::new(at.clone(), problem));
+        }
+        return block::ip_block(written, &at.field("ipBlock")).map(Peer::Block);
     }
-    if pod_selector.is_none() && namespace_selector.is_none() {
+    if !has_selector {
         let problem = "the peer names nobody; write `podSelector: {}` for every pod of the \
                        namespace, `namespaceSelector: {}` for every pod, or remove the peer";
         return Err(Defect::new(at.clone(), problem));
@@ -62,39 +64,39 @@ fn peer(written: &api::Peer, at: &FieldPath) -> Result<Peer, Defect> {
     })
 }
 
-fn port(written: &api::Port, at: &FieldPath) -> Result<PortMatch, Defect> {
-    let protocol = match written.protocol.as_deref() {
-        None | Some("TCP") => Protocol::Tcp,
-        Some("UDP") => Protocol::Udp,
-        Some("SCTP") => Protocol::Sctp,
-        Some(other) => {
-            let problem = format!("unknown protocol `{other}`; write TCP, UDP or SCTP");
-            return Err(Defect::new(at.field("protocol"), problem));
+fn port_match(written: &api::Port, at: &FieldPath) -> Result<PortMatch, Defect> {
+    let within = |field, problem| Defect::new(at.field(field), problem);
+    let protocol = port::protocol(written.protocol.as_deref())
+        .map_err(|problem| within("protocol", problem))?;
+    let end = written.end_port.map(port::number).transpose();
+    let end = end.map_err(|problem| within("endPort", problem))?;
+    let ports = match (&written.port, end) {
+        (None, None) => Ports::All,
+        (None, Some(_)) => {
+            let problem = "a range without its first port; write that as `port`";
+            return Err(within("endPort", problem.to_owned()));
         }
-    };
-    if written.end_port.is_some() {
-        let problem = "ranges of ports are not supported yet; list the ports one by one";
-        return Err(Defect::new(at.field("endPort"), problem));
-    }
-    let ports = match &written.port {
-        None => Ports::All,
-        Some(api::NumberOrName::Number(number)) => {
-            Ports::Range(single(*number).map_err(|problem| Defect::new(at.field("port"), problem))?)
+        (Some(api::NumberOrName::Name(name)), end) => {
+            port::check_name(name).map_err(|problem| within("port", problem))?;
+            if end.is_some() {
+                let problem = "a range can't start at a name; write `port` as a number, or remove \
+                               endPort";
+                return Err(within("endPort", problem.to_owned()));
+            }
+            Ports::Named(name.as_str().into())
         }
-        Some(api::NumberOrName::Name(name)) => {
-            let problem = format!(
-                "`{name}` is the name of a port, which is not supported yet; write its number \
-                 without quotes"
-            );
-            return Err(Defect::new(at.field("port"), problem));
+        (Some(api::NumberOrName::Number(number)), end) => {
+            let first = port::number(*number).map_err(|problem| within("port", problem))?;
+            let last = end.unwrap_or(first);
+            if last < first {
+                let problem = format!(
+                    "the range ends at {last}, before its first port {first}; write the larger \
+                     number as endPort"
+                );
+                return Err(within("endPort", problem));
+            }
+            Ports::Range(first..=last)
         }
     };
     Ok(PortMatch { protocol, ports })
-}
-
-fn single(number: i64) -> Result<RangeInclusive<u16>, String> {
-    match u16::try_from(number) {
-        Ok(port) if port != 0 => Ok(port..=port),
-        _ => Err(format!("{number} is not a port; write a number from 1 to 65535")),
-    }
 }

@@ -4,11 +4,14 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::policy::{
-    model::{Peer, Policy, PortMatch, Ports, Protocol, Rule},
+    model::{ObjectKey, Peer, Policy, PortMatch, Ports, Protocol, Rule},
     selector::Selector,
 };
 
+mod block_and_port;
 mod namespace_and_pod;
+mod recorded;
+mod service_and_node;
 
 fn selects(key: &str, value: &str) -> Selector {
     Selector::new([(key.to_owned(), value.to_owned())], []).unwrap()
@@ -83,7 +86,8 @@ fn without_policy_types_ingress_is_isolated_and_egress_only_if_it_has_rules() {
         (json!({"policyTypes": ["Egress"]}), false, true),
         (json!({"policyTypes": ["Egress"], "ingress": [{}]}), false, true),
         (json!({"policyTypes": ["Ingress"], "egress": [{}]}), true, false),
-        (json!({"policyTypes": ["Egress", "Ingress", "Egress"]}), true, true),
+        (json!({"policyTypes": ["Egress", "Egress"]}), false, true),
+        (json!({"policyTypes": ["Egress", "Ingress"]}), true, true),
     ] {
         let policy = sound(spec.clone());
         assert_eq!(
@@ -209,23 +213,6 @@ fn each_mistake_in_a_rule_is_told_by_field_and_remedy() {
                 .to_owned(),
         ),
         (
-            json!({"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}),
-            ".from[0].ipBlock: blocks of addresses are not supported yet; name the peers by \
-             podSelector or namespaceSelector"
-                .to_owned(),
-        ),
-        (
-            json!({"ports": [{"port": "mysql"}]}),
-            ".ports[0].port: `mysql` is the name of a port, which is not supported yet; write its \
-             number without quotes"
-                .to_owned(),
-        ),
-        (
-            json!({"ports": [{"port": 1, "endPort": 2}]}),
-            ".ports[0].endPort: ranges of ports are not supported yet; list the ports one by one"
-                .to_owned(),
-        ),
-        (
             json!({"ports": [{"port": 0}]}),
             ".ports[0].port: 0 is not a port; write a number from 1 to 65535".to_owned(),
         ),
@@ -315,6 +302,10 @@ fn mistakes_outside_the_rules_are_told_by_field_and_remedy() {
     assert_eq!(
         problem(json!({"policyTypes": ["Ingres"]})),
         "spec.policyTypes[0]: unknown policy type `Ingres`; write Ingress or Egress"
+    );
+    assert_eq!(
+        problem(json!({"policyTypes": ["Ingress", "Egress", "Ingress"]})),
+        "spec.policyTypes: more than two policy types; write each of Ingress and Egress once at most"
     );
     assert_eq!(
         problem(json!({"policyType": ["Ingress"]})),

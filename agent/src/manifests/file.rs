@@ -16,7 +16,7 @@ use tracing::debug;
 
 use crate::{
     convert::{self, Converted, Defect, FieldPath},
-    policy::model::{Namespace, Pod, Policy},
+    policy::model::{EndpointSlice, Namespace, Node, Pod, Policy, Service},
 };
 
 use super::{
@@ -48,6 +48,9 @@ pub(super) enum Object {
     Namespace(Namespace),
     Pod(Pod),
     Policy(Policy),
+    Service(Service),
+    EndpointSlice(EndpointSlice),
+    Node(Node),
 }
 
 /// What a whole file says.
@@ -64,6 +67,9 @@ impl Object {
             Self::Namespace(_) => ProblemKind::Namespace,
             Self::Pod(_) => ProblemKind::Pod,
             Self::Policy(_) => ProblemKind::NetworkPolicy,
+            Self::Service(_) => ProblemKind::Service,
+            Self::EndpointSlice(_) => ProblemKind::EndpointSlice,
+            Self::Node(_) => ProblemKind::Node,
         }
     }
 
@@ -73,6 +79,9 @@ impl Object {
             Self::Namespace(namespace) => format!("Namespace {}", namespace.name),
             Self::Pod(pod) => format!("Pod {}", pod.key),
             Self::Policy(policy) => format!("NetworkPolicy {}", policy.key),
+            Self::Service(service) => format!("Service {}", service.key),
+            Self::EndpointSlice(slice) => format!("EndpointSlice {}", slice.key),
+            Self::Node(node) => format!("Node {}", node.name),
         }
     }
 }
@@ -156,11 +165,12 @@ impl DocumentReader<'_> {
         let api_version = object["apiVersion"].as_str().unwrap_or_default();
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         match (group, kind) {
-            ("", "List" | "NamespaceList" | "PodList")
+            ("", "List" | "NamespaceList" | "NodeList" | "PodList" | "ServiceList")
+            | ("discovery.k8s.io", "EndpointSliceList")
             | ("" | "networking.k8s.io" | "extensions", "NetworkPolicyList") => {
                 self.list(object, kind.trim_end_matches("List"), api_version, at)
             }
-            ("", "Namespace" | "Pod") if api_version != "v1" => {
+            ("", "Namespace" | "Node" | "Pod" | "Service") if api_version != "v1" => {
                 let problem = format!("not the version of a {kind}; write v1");
                 Err(Defect::new(at.field("apiVersion"), problem))
             }
@@ -168,6 +178,13 @@ impl DocumentReader<'_> {
             ("", "Pod") => self.add(convert::pod(object), Object::Pod, at),
             ("" | "networking.k8s.io" | "extensions", "NetworkPolicy") => {
                 self.add(convert::policy(object), Object::Policy, at)
+            }
+            ("", "Service") => self.add(convert::service(object), Object::Service, at),
+            ("", "Node") => self.add(convert::node(object), Object::Node, at),
+            ("" | "discovery.k8s.io", "EndpointSlice") => self.endpoint_slice(object, at),
+            ("discovery.k8s.io", other) => {
+                let problem = format!("unknown kind `{other}`; write EndpointSlice if it is one");
+                Err(Defect::new(at.field("kind"), problem))
             }
             ("networking.k8s.io", other)
                 if !OTHER_NETWORKING_KINDS.contains(&other.trim_end_matches("List")) =>
@@ -211,6 +228,19 @@ impl DocumentReader<'_> {
             }
         }
         Ok(())
+    }
+
+    fn endpoint_slice(&mut self, object: &Value, at: &FieldPath) -> Result<(), Defect> {
+        let converted = match convert::endpoint_slice(object) {
+            Ok(Converted { object: Some(object), defects }) => Ok(Converted { object, defects }),
+            Ok(Converted { object: None, .. }) => {
+                let (file, document) = (self.path.display(), self.document.number);
+                debug!(%file, document, "skipped: an endpoint slice without service or addresses");
+                return Ok(());
+            }
+            Err(defect) => Err(defect),
+        };
+        self.add(converted, Object::EndpointSlice, at)
     }
 
     fn add<T>(

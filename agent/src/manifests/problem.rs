@@ -29,15 +29,29 @@ pub enum ProblemKind {
     Namespace,
     /// A Pod is not what the API allows, or is defined twice. It counts without its broken part.
     Pod,
-    /// A NetworkPolicy is not what the API allows, more than is supported, or defined twice. It
-    /// closes its pods.
+    /// A NetworkPolicy is not what the API allows, or defined twice. It closes its pods.
     NetworkPolicy,
+    /// A Service is not what the API allows, or defined twice. It counts without its broken part.
+    Service,
+    /// An EndpointSlice is not what the API allows, or defined twice. Nothing is known to be
+    /// allowed at its broken port.
+    EndpointSlice,
+    /// A Node is not what the API allows, or defined twice. It counts without its broken part.
+    Node,
 }
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: &[Self] =
-        &[Self::Directory, Self::File, Self::Namespace, Self::Pod, Self::NetworkPolicy];
+    pub const ALL: &[Self] = &[
+        Self::Directory,
+        Self::File,
+        Self::Namespace,
+        Self::Pod,
+        Self::NetworkPolicy,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Node,
+    ];
 
     /// The word that metrics, logs and output use.
     pub const fn as_str(self) -> &'static str {
@@ -47,6 +61,9 @@ impl ProblemKind {
             Self::Namespace => "Namespace",
             Self::Pod => "Pod",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Namespaces and pods.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bulkhead_common::verdict::DenyAction;
 use serde_json::{Value, json};
 
 use super::super::*;
+use crate::policy::model::{NamedPort, Pod};
 
 #[test]
 fn a_namespace_has_its_name_as_a_label() {
@@ -157,5 +158,80 @@ fn a_pod_whose_labels_can_not_be_read_is_an_error() {
         pod(&object).unwrap_err().to_string(),
         "metadata.labels.app: invalid type: integer `1`, expected a string; correct it as the \
          Kubernetes API describes this field"
+    );
+}
+
+/// The named ports of a pod as `name/protocol=number`, and what is wrong with it.
+fn ports(spec: Value) -> (Vec<String>, Vec<String>) {
+    let object = json!({"metadata": {"name": "db"}, "spec": spec});
+    let Converted { object, defects } = pod(&object).unwrap();
+    let port = |port: &NamedPort| format!("{}/{}={}", port.name, port.protocol, port.number);
+    let defects = defects.iter().map(ToString::to_string).collect();
+    (object.ports.iter().map(port).collect(), defects)
+}
+
+#[test]
+fn named_ports_are_those_of_containers_that_run_all_the_time() {
+    let spec = json!({
+        "initContainers": [
+            {"ports": [{"name": "setup", "containerPort": 1}]},
+            {"restartPolicy": "Always", "ports": [{"name": "proxy", "containerPort": 15001}]},
+        ],
+        "containers": [
+            {"name": "none"},
+            {"ports": [
+                {"name": "http", "containerPort": 8080},
+                {"containerPort": 9},
+                {"name": "", "containerPort": 70000},
+                {"name": "dns", "protocol": "UDP", "containerPort": 53},
+                {"name": "dns", "protocol": "", "containerPort": 5353},
+            ]},
+            {"ports": [{"name": "http", "containerPort": 8081}]},
+        ],
+        "ephemeralContainers": [{"ports": [{"name": "debug", "containerPort": 2}]}],
+    });
+    let expected =
+        ["http/TCP=8080", "dns/UDP=53", "dns/TCP=5353", "http/TCP=8081", "proxy/TCP=15001"];
+    assert_eq!(ports(spec), (expected.map(str::to_owned).to_vec(), vec![]));
+}
+
+#[test]
+fn a_port_of_a_container_that_is_none_is_told_and_hides_the_later_ones_of_its_name() {
+    let spec = json!({"containers": [
+        {"ports": [
+            {"name": "web", "containerPort": 0},
+            {"name": "web", "containerPort": 80},
+            {"name": "dns", "protocol": "udp", "containerPort": 53},
+            {"name": "Upper", "containerPort": 1},
+            {"name": "text", "containerPort": "80"},
+            {"name": "none"},
+            {"name": "fine", "containerPort": 65535},
+        ]},
+        {"ports": {"name": "x"}},
+        {"ports": [{"name": 5, "containerPort": 1}, {"name": "web", "containerPort": 81}]},
+    ], "initContainers": "x"});
+    let (ports, defects) = ports(spec);
+    assert_eq!(ports, ["fine/TCP=65535"]);
+    let at = "spec.containers[0].ports";
+    let api = "correct it as the Kubernetes API describes this field";
+    let list = "not a list; write one (until then no rule reaches the ports in it by name)";
+    assert_eq!(
+        defects,
+        [
+            format!("{at}[0].containerPort: 0 is not a port; write a number from 1 to 65535"),
+            format!("{at}[2].protocol: unknown protocol `udp`; write TCP, UDP or SCTP"),
+            format!(
+                "{at}[3].name: `Upper` is not the name of a port; write at most 15 lower case \
+                 letters, digits and single `-` between them, one letter at least, or a number \
+                 without quotes"
+            ),
+            format!("{at}[4].containerPort: invalid type: string \"80\", expected i64; {api}"),
+            format!("{at}[5].containerPort: 0 is not a port; write a number from 1 to 65535"),
+            format!("spec.containers[1].ports: {list}"),
+            format!(
+                "spec.containers[2].ports[0].name: invalid type: integer `5`, expected a string; {api}"
+            ),
+            format!("spec.initContainers: {list}"),
+        ]
     );
 }

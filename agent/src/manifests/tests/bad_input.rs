@@ -299,7 +299,8 @@ fn a_port_that_may_be_octal_is_no_number() {
     fixture.write("a.yaml", format!("{POLICY}      ports: [{{port: 0755}}]\n"));
     let (changes, problems) = fixture.news();
     assert_eq!(changes, ["+closed policy shop/lock"]);
-    let expected = "DIR/a.yaml:9:16: document 1: spec.ingress[0].ports[0].port: `0755` is the name";
+    let expected = "DIR/a.yaml:9:16: document 1: spec.ingress[0].ports[0].port: `0755` is not the \
+                    name of a port";
     assert!(problems[0].starts_with(expected), "{}", problems[0]);
 }
 

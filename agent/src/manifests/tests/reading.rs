@@ -43,8 +43,12 @@ kind: NetworkPolicyList
 apiVersion: networking.k8s.io/v1
 items: [{metadata: {name: in-policy-list}, spec: {}}]
 ---
-kind: Service
+kind: ConfigMap
 apiVersion: v1
+metadata: {name: skipped}
+---
+kind: Service
+apiVersion: serving.knative.dev/v1
 metadata: {name: skipped}
 ---
 kind: NetworkPolicy

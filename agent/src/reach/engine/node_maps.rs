@@ -46,7 +46,8 @@ impl NodeMaps {
     /// The operations that make the maps hold a state and, of it, the pods that are asked: at most
     /// [`PODS`].
     pub(super) fn plan(&mut self, index: &mut Index, questions: &[&Question]) -> Result<Vec<Op>> {
-        let compiled = self.compiler.compile(index);
+        self.compiler.update(index);
+        let (touched, compiled) = (self.compiler.take_touched(), self.compiler.compiled());
         let pods: BTreeSet<&ObjectKey> = questions.iter().map(|question| &question.pod).collect();
         self.interfaces = pods.into_iter().cloned().zip(FIRST_IFINDEX..).collect();
         let endpoint = |(pod, ifindex): (&ObjectKey, &u32)| {
