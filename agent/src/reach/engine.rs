@@ -29,6 +29,8 @@ mod node_maps;
 mod specification;
 
 /// Answers questions.
+///
+/// A cluster tells once what changed in it, so one engine alone may ask it.
 pub trait Engine {
     /// The answers to questions about a cluster, in their order.
     ///

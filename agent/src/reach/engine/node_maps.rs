@@ -28,6 +28,8 @@ const FIRST_IFINDEX: u32 = 2;
 /// The maps of one node, by the operations that were executed.
 pub(super) struct NodeMaps {
     compiler: Compiler,
+    /// The compiler was not told of any state yet.
+    is_new: bool,
     programmed: Programmed,
     interfaces: BTreeMap<ObjectKey, u32>,
 }
@@ -38,6 +40,7 @@ impl NodeMaps {
         let check_source = true;
         Self {
             compiler: Compiler::new(DenyAction::Drop),
+            is_new: true,
             programmed: Programmed::new(check_source),
             interfaces: BTreeMap::new(),
         }
@@ -46,8 +49,15 @@ impl NodeMaps {
     /// The operations that make the maps hold a state and, of it, the pods that are asked: at most
     /// [`PODS`].
     pub(super) fn plan(&mut self, index: &mut Index, questions: &[&Question]) -> Result<Vec<Op>> {
-        self.compiler.update(index);
-        let (touched, compiled) = (self.compiler.take_touched(), self.compiler.compiled());
+        if self.is_new {
+            drop(index.take_dirty());
+            self.compiler.compile(index);
+        } else {
+            self.compiler.update(index);
+        }
+        self.is_new = false;
+        let touched = self.compiler.take_touched();
+        let compiled = self.compiler.compiled();
         let pods: BTreeSet<&ObjectKey> = questions.iter().map(|question| &question.pod).collect();
         self.interfaces = pods.into_iter().cloned().zip(FIRST_IFINDEX..).collect();
         let endpoint = |(pod, ifindex): (&ObjectKey, &u32)| {
@@ -58,22 +68,14 @@ impl NodeMaps {
             Ok((*ifindex, DesiredEndpoint::Pod(policy)))
         };
         let endpoints = self.interfaces.iter().map(endpoint).collect::<Result<_>>()?;
-        self.plan_to(&compiled, endpoints)
+        self.programmed.plan(&Desired { endpoints, compiled, touched: Some(&touched) })
     }
 
     /// The operations that empty the maps.
     pub(super) fn plan_empty(&mut self) -> Result<Vec<Op>> {
         self.interfaces.clear();
-        self.plan_to(&Compiled::default(), BTreeMap::new())
-    }
-
-    fn plan_to(
-        &mut self,
-        compiled: &Compiled,
-        endpoints: BTreeMap<u32, DesiredEndpoint<'_>>,
-    ) -> Result<Vec<Op>> {
-        let desired = Desired { endpoints, peers: &compiled.peers, rules: &compiled.rules };
-        self.programmed.plan(&desired)
+        let compiled = &Compiled::default();
+        self.programmed.plan(&Desired { endpoints: BTreeMap::new(), compiled, touched: None })
     }
 
     /// Executes a plan, but for what has to do with interfaces: there are none.

@@ -33,7 +33,11 @@ const fn answer(evaluation: &Evaluation) -> Answer {
         Evaluation::OwnNode => Answer::allow(AllowReason::OwnNode),
         Evaluation::Itself => Answer::allow(AllowReason::Itself),
         Evaluation::NotIsolated => Answer::allow(AllowReason::NotIsolated),
-        Evaluation::Allowed(_) => Answer::allow(AllowReason::Rule),
-        Evaluation::Closed(_) | Evaluation::Denied(_) => Answer::deny(DropReason::NotAllowed),
+        Evaluation::Allowed(_) | Evaluation::AllowedService { .. } => {
+            Answer::allow(AllowReason::Rule)
+        }
+        Evaluation::Closed(_) | Evaluation::Denied(_) | Evaluation::DeniedService { .. } => {
+            Answer::deny(DropReason::NotAllowed)
+        }
     }
 }
