@@ -8,11 +8,13 @@
 //! - [`index`]: the cluster's state, fed by [`model::Change`]s,
 //! - [`compile`]: the index to [`compiled::Compiled`], what the kernel's maps hold,
 //! - [`evaluate`]: the specification, read slowly and obviously; the compiler is tested against it.
+//! - [`closest`]: of a denied flow, which rule was nearest to allowing it.
 
 #[cfg(any(test, feature = "test-clusters"))]
 pub mod arbitrary;
 #[cfg(any(test, feature = "test-clusters"))]
 pub mod builders;
+pub mod closest;
 pub mod compile;
 pub mod compiled;
 pub mod evaluate;

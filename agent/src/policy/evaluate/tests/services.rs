@@ -108,8 +108,12 @@ fn a_rule_names_a_services_address_by_block_or_by_having_no_peers_and_at_the_ser
         (rule(&[pods("")], &[]), false),
     ];
     for (rule, expected) in table {
-        let answer =
-            ask(&front(&[egress(&[rule.clone()])], &[OTHER_NAMESPACE]), Egress, CLUSTER_IP, HTTP);
+        let answer = ask(
+            &front(&[egress(std::slice::from_ref(&rule))], &[OTHER_NAMESPACE]),
+            Egress,
+            CLUSTER_IP,
+            HTTP,
+        );
         assert_eq!(answer.is_allowed(), expected, "{rule:?}");
     }
 }
