@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod demo;
 pub mod explain;
+pub mod verify;
 
 use std::{
     env,
@@ -33,6 +34,7 @@ enum Command {
     Agent(agent::Agent),
     Demo(demo::Demo),
     Explain(explain::Explain),
+    Verify(verify::Verify),
 }
 
 /// What is logged, and how.
@@ -61,8 +63,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(status) => status,
         Err(error) => {
-            // Nobody is left to be told if standard error is gone, too.
-            drop(io::stderr().write_all(told(&error).as_bytes()));
+            tell(&error);
             ExitCode::FAILURE
         }
     }
@@ -75,6 +76,7 @@ impl Cli {
             Command::Agent(agent) => agent.run(),
             Command::Demo(demo) => demo.run(),
             Command::Explain(explain) => Ok(explain.run()),
+            Command::Verify(verify) => Ok(verify.run()),
         }
     }
 }
@@ -96,6 +98,12 @@ impl Log {
 /// By <https://no-color.org>: any value but the empty one means no.
 fn colour_on_stderr() -> bool {
     io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Says on standard error what went wrong.
+fn tell(error: &anyhow::Error) {
+    // Nobody is left to be told if standard error is gone, too.
+    drop(io::stderr().write_all(told(error).as_bytes()));
 }
 
 /// An error, with a line for each of its causes.

@@ -43,7 +43,6 @@ pub struct Options {
 pub struct Enforcer<K> {
     index: Index,
     compiler: Compiler,
-    compiled: Compiled,
     links: LinkState,
     bindings: Bindings,
     programmed: Programmed,
@@ -94,7 +93,6 @@ impl<K: Execute> Enforcer<K> {
         Self {
             index: Index::new(options.node.clone()),
             compiler: Compiler::new(options.deny_action),
-            compiled: Compiled::default(),
             links: LinkState::default(),
             bindings: Bindings::default(),
             programmed: Programmed::new(options.check_source),
@@ -119,16 +117,17 @@ impl<K: Execute> Enforcer<K> {
     /// Brings the data plane to the state. Says whether all of it is enforced; if not,
     /// [`Enforcer::problems`] has the rest, and another call tries it again.
     pub fn reconcile(&mut self) -> bool {
-        self.compiled = self.compiler.compile(&self.index);
-        self.bindings.update(&self.links, &self.compiled, |ifindex| self.kernel.exists(ifindex));
+        self.compiler.update(&mut self.index);
+        let touched = self.compiler.take_touched();
+        let compiled = self.compiler.compiled();
+        self.bindings.update(&self.links, compiled, |ifindex| self.kernel.exists(ifindex));
         self.problems = Problems::default();
         let endpoints = self
             .bindings
             .iter()
-            .map(|(ifindex, binding)| (ifindex, desired(binding, &self.compiled)))
+            .map(|(ifindex, binding)| (ifindex, desired(binding, compiled)))
             .collect();
-        let desired =
-            Desired { endpoints, peers: &self.compiled.peers, rules: &self.compiled.rules };
+        let desired = Desired { endpoints, compiled, touched: Some(&touched) };
         match self.programmed.plan(&desired) {
             Ok(ops) => self.execute(&ops),
             Err(error) => self.problems.reconcile = Some(format!("{error:#}")),
@@ -188,7 +187,7 @@ impl<K: Execute> Enforcer<K> {
                 unenforced.insert(pod.clone(), Unenforced::Unattached(why.clone()));
             }
         }
-        for pod in self.compiled.endpoints.keys().filter(|pod| !found.contains(pod)) {
+        for pod in self.compiler.compiled().endpoints.keys().filter(|pod| !found.contains(pod)) {
             unenforced.insert(pod.clone(), Unenforced::NoInterface);
         }
         unenforced
@@ -196,7 +195,12 @@ impl<K: Execute> Enforcer<K> {
 
     /// How many pods are isolated in a direction, by policy or because they are closed.
     pub fn isolated(&self, direction: Direction) -> usize {
-        self.compiled.endpoints.values().filter(|pod| side(pod, direction).is_some()).count()
+        self.compiler
+            .compiled()
+            .endpoints
+            .values()
+            .filter(|pod| side(pod, direction).is_some())
+            .count()
     }
 
     /// What is behind which interface.
@@ -223,7 +227,7 @@ impl<K: Execute> Enforcer<K> {
 impl<K> Names for Enforcer<K> {
     fn endpoint(&self, ifindex: u32) -> Option<(&ObjectKey, &EndpointPolicy)> {
         match self.bindings.get(ifindex)? {
-            Binding::Pod(pod) => self.compiled.endpoints.get_key_value(pod),
+            Binding::Pod(pod) => self.compiler.compiled().endpoints.get_key_value(pod),
             Binding::Closed(_) => None,
         }
     }

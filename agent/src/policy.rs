@@ -4,6 +4,7 @@
 //!
 //! - [`model`]: the vocabulary,
 //! - [`selector`]: label selectors,
+//! - [`prefix_map`]: blocks of addresses, the longest prefix first,
 //! - [`index`]: the cluster's state, fed by [`model::Change`]s,
 //! - [`compile`]: the index to [`compiled::Compiled`], what the kernel's maps hold,
 //! - [`evaluate`]: the specification, read slowly and obviously; the compiler is tested against it.
@@ -19,7 +20,9 @@ pub mod compiled;
 pub mod evaluate;
 pub mod index;
 pub mod model;
+pub mod prefix_map;
 pub mod selector;
+mod shared;
 
 #[cfg(test)]
 mod tests;

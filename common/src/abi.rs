@@ -16,6 +16,10 @@ pub mod name {
     pub const PEERS_V4: &str = "PEERS_V4";
     /// [`crate::key::Ipv6`] -> [`crate::value::Peer`].
     pub const PEERS_V6: &str = "PEERS_V6";
+    /// Longest prefix of [`crate::key::Ipv4`] -> [`crate::value::Peer`].
+    pub const CIDRS_V4: &str = "CIDRS_V4";
+    /// Longest prefix of [`crate::key::Ipv6`] -> [`crate::value::Peer`].
+    pub const CIDRS_V6: &str = "CIDRS_V6";
     /// [`crate::key::RuleKey`] -> [`crate::value::PortSet`].
     pub const RULES: &str = "RULES";
     /// index -> [`crate::value::PortRange`].
@@ -44,6 +48,8 @@ pub const ANSWER_MARK: u32 = 0xb41c_4ead;
 pub const ENDPOINTS: u32 = 1024;
 /// Addresses of each family that a policy of this node asks about.
 pub const PEERS: u32 = 262_144;
+/// Prefixes of each family at which what the policies of this node say about addresses changes.
+pub const CIDRS: u32 = 262_144;
 /// Pairs of policy set and identity.
 pub const RULES: u32 = 262_144;
 /// Ranges of ports, over all port sets.

@@ -21,6 +21,8 @@ use crate::{
 pub trait Maps<const N: usize> {
     /// Of `peers_v4` or `peers_v6`.
     fn peer(&self, address: &Address<N>) -> Option<Peer>;
+    /// Of `cidrs_v4` or `cidrs_v6`: the longest prefix that the address lies in.
+    fn cidr(&self, address: &Address<N>) -> Option<Peer>;
     /// Of `rules`.
     fn rule(&self, key: &RuleKey) -> Option<PortSet>;
     /// Whether one of the set's `port_ranges` has the port: [`is_in_ranges`]. Asked only of a set
@@ -122,8 +124,7 @@ fn decide_ip<const N: usize, M: Maps<N>>(
         return unaddressed(hook, endpoint, reason); // 2, 4
     }
     if hook.from_own_node
-        && (!packet.may_be_ipv6_fragment
-            || identity(endpoint, &packet.source, maps) == IDENTITY_NODE)
+        && (!packet.may_be_ipv6_fragment || is_node(identity(endpoint, &packet.source, maps)))
     {
         return Verdict::Allow(OwnNode); // 1
     }
@@ -219,9 +220,10 @@ fn by_rules<const N: usize, M: Maps<N>>(
         return Some(Rule);
     }
     let identity = identity(asked.endpoint, asked.remote, maps);
-    if identity == IDENTITY_NODE && matches!(direction, Direction::Egress) {
+    if is_node(identity) && matches!(direction, Direction::Egress) {
         return Some(OwnNode);
     }
+    let identity = identity & !IDENTITY_NODE;
     if identity == IDENTITY_NONE {
         return None;
     }
@@ -229,16 +231,28 @@ fn by_rules<const N: usize, M: Maps<N>>(
     contains(&ports, asked.protocol, port, maps).then_some(Rule)
 }
 
+/// What the rules know of an address: its own identity, or that of the longest block around it.
 #[inline(always)]
 fn identity<const N: usize, M: Maps<N>>(
     endpoint: &Endpoint,
     address: &Address<N>,
     maps: &M,
 ) -> u32 {
-    let Some(Peer { identities: [first, second] }) = maps.peer(address) else {
-        return IDENTITY_NONE;
+    let of = |peer: Option<Peer>| match peer {
+        None => IDENTITY_NONE,
+        Some(Peer { identities: [first, second] }) => {
+            if endpoint.flags & flags::SECOND_IDENTITY == 0 { first } else { second }
+        }
     };
-    if endpoint.flags & flags::SECOND_IDENTITY == 0 { first } else { second }
+    match of(maps.peer(address)) {
+        IDENTITY_NONE if endpoint.flags & flags::ASKS_CIDRS != 0 => of(maps.cidr(address)),
+        identity => identity,
+    }
+}
+
+#[inline(always)]
+const fn is_node(identity: u32) -> bool {
+    identity & IDENTITY_NODE != 0
 }
 
 #[inline(always)]
@@ -305,7 +319,7 @@ fn remember<const N: usize, M: Maps<N>>(hook: &Hook, asked: &Asked<'_, N>, maps:
             let opposite = hook.direction.opposite();
             let unneeded = !opens
                 && (by_rules(asked, opposite, asked.transport.source_port, maps).is_some()
-                    || identity(asked.endpoint, asked.remote, maps) == IDENTITY_NODE);
+                    || is_node(identity(asked.endpoint, asked.remote, maps)));
             if !unneeded {
                 maps.set_flow(&key, &now);
             }

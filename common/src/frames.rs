@@ -1,4 +1,4 @@
-//! Frames for tests, header by header.
+//! Frames, header by header: for tests, and to ask programs what they do.
 //!
 //! The headers are written by another crate, so that what a test expects of the parser does not
 //! come from the parser. Invariant: what is built is well-formed, checksums included, up to what a

@@ -9,20 +9,20 @@
 //! - [`answer`] makes the reply to a rejected packet,
 //! - [`event`] is the record of one dropped packet,
 //! - [`abi`] names the maps and fixes their capacities,
-//! - `frames` builds frames for tests; it is there for them alone.
+//! - `frames` builds frames, to ask the programs without sending any; it is not in them.
 //!
 //! Nothing in here allocates, does I/O, reads a clock or can panic: packets and maps are reached
 //! through two small traits, [`packet::Bytes`] and [`decide::Maps`].
 #![no_std]
 
-#[cfg(any(test, feature = "test-frames"))]
+#[cfg(any(test, feature = "frames"))]
 extern crate std;
 
 pub mod abi;
 pub mod answer;
 pub mod decide;
 pub mod event;
-#[cfg(any(test, feature = "test-frames"))]
+#[cfg(any(test, feature = "frames"))]
 pub mod frames;
 pub mod key;
 pub mod packet;

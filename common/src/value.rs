@@ -43,6 +43,9 @@ pub mod flags {
     pub const CHECK_SOURCE: u32 = 1 << 3;
     /// Of the two identities of a [`super::Peer`], the second counts.
     pub const SECOND_IDENTITY: u32 = 1 << 4;
+    /// A policy of the pod names blocks of addresses: an address that is no known peer's is looked
+    /// up among them.
+    pub const ASKS_CIDRS: u32 = 1 << 5;
 }
 
 impl Endpoint {
@@ -110,7 +113,8 @@ pub struct PortRange {
     pub last: u16,
 }
 
-/// The identities of an address. Value of `peers_v4` and `peers_v6`.
+/// The identities of an address, or of a block of addresses. Value of `peers_v4`, `peers_v6`,
+/// `cidrs_v4` and `cidrs_v6`.
 ///
 /// There are two, and each endpoint says which one counts for it
 /// ([`flags::SECOND_IDENTITY`]): the agent prepares the one that no endpoint reads, then switches
@@ -119,16 +123,17 @@ pub struct PortRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Peer {
-    /// Identity zero: no selector that any policy asks about matches the address.
+    /// Identity zero: nothing that any policy asks about matches the address.
     pub identities: [u32; 2],
 }
 
 /// Identity of addresses that no rule names.
 pub const IDENTITY_NONE: u32 = 0;
-/// Identity of the node's own addresses.
-pub const IDENTITY_NODE: u32 = 1;
-/// The first identity that stands for a set of selectors.
-pub const IDENTITY_FIRST: u32 = 2;
+/// The first identity that stands for a set of selectors and blocks.
+pub const IDENTITY_FIRST: u32 = 1;
+/// This bit marks the node's own addresses. The rest is the identity that rules are asked for: the
+/// blocks that the address lies in.
+pub const IDENTITY_NODE: u32 = 1 << 31;
 
 /// A flow of one endpoint. Value of `flows_v4` and `flows_v6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

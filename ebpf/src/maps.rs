@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::BPF_ANY,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie},
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
@@ -24,6 +24,10 @@ static ENDPOINTS: HashMap<u32, Endpoint, { abi::ENDPOINTS as usize }> = HashMap:
 static PEERS_V4: HashMap<Ipv4, Peer, { abi::PEERS as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static PEERS_V6: HashMap<Ipv6, Peer, { abi::PEERS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static CIDRS_V4: LpmTrie<Ipv4, Peer, { abi::CIDRS as usize }> = LpmTrie::new();
+#[btf_map]
+static CIDRS_V6: LpmTrie<Ipv6, Peer, { abi::CIDRS as usize }> = LpmTrie::new();
 #[btf_map]
 static RULES: HashMap<RuleKey, PortSet, { abi::RULES as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
@@ -134,12 +138,17 @@ extern "C" fn search_ranges(start: u32, len: u32, protocol: u32, port: u32) -> u
 pub(crate) struct Tables;
 
 macro_rules! maps {
-    ($n:literal, $peers:ident, $flows:ident) => {
+    ($n:literal, $peers:ident, $cidrs:ident, $flows:ident) => {
         impl Maps<$n> for Tables {
             #[inline(always)]
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
                 // SAFETY: copied out at once; programs never write it.
                 unsafe { $peers.get(address).copied() }
+            }
+
+            #[inline(always)]
+            fn cidr(&self, address: &Address<$n>) -> Option<Peer> {
+                $cidrs.get(&lpm_trie::Key::new(8 * $n, *address)).copied()
             }
 
             #[inline(always)]
@@ -175,5 +184,5 @@ macro_rules! maps {
         }
     };
 }
-maps!(4, PEERS_V4, FLOWS_V4);
-maps!(16, PEERS_V6, FLOWS_V6);
+maps!(4, PEERS_V4, CIDRS_V4, FLOWS_V4);
+maps!(16, PEERS_V6, CIDRS_V6, FLOWS_V6);

@@ -1,5 +1,6 @@
 //! What the tests share.
 //!
+//! - [`conformance`]: recorded cases of who reaches whom,
 //! - [`pod`]: a pod and its policy, as the maps hold them,
 //! - [`program`]: the loaded programs, run on single packets.
 //!
@@ -11,6 +12,7 @@
 //! - [`wire`]: whole frames, sent and captured.
 
 pub mod cluster;
+pub mod conformance;
 pub mod pod;
 pub mod probe;
 pub mod program;

@@ -14,6 +14,7 @@ use bulkhead_common::{
 };
 
 use super::op::{Execute, MapAddress, Op};
+use crate::policy::prefix_map::PrefixMap;
 
 /// The maps, as plain maps.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +31,7 @@ pub struct FakeKernel {
     pub flows_v6: RefCell<HashMap<FlowKey<16>, Flow>>,
     peers_v4: HashMap<Ipv4, Peer>,
     peers_v6: HashMap<Ipv6, Peer>,
+    cidrs: PrefixMap<Peer>,
     rules: HashMap<RuleKey, PortSet>,
     port_ranges: HashMap<u32, PortRange>,
 }
@@ -47,6 +49,8 @@ impl Execute for FakeKernel {
                 MapAddress::V4(address) => drop(self.peers_v4.insert(address, peer)),
                 MapAddress::V6(address) => drop(self.peers_v6.insert(address, peer)),
             },
+            Op::SetCidr { net, peer } => self.cidrs.insert(net, peer),
+            Op::RemoveCidr { net } => drop(self.cidrs.remove(&net)),
             Op::ClearCounters { .. } => {}
             Op::SetEndpoint { ifindex, endpoint } => drop(self.endpoints.insert(ifindex, endpoint)),
             Op::Attach { ifindex } => drop(self.attached.insert(ifindex)),
@@ -74,6 +78,10 @@ macro_rules! maps {
         impl Maps<$n> for FakeKernel {
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
                 self.$peers.get(address).copied()
+            }
+
+            fn cidr(&self, address: &Address<$n>) -> Option<Peer> {
+                self.cidrs.longest(address.0.into()).map(|(_, peer)| *peer)
             }
 
             fn rule(&self, key: &RuleKey) -> Option<PortSet> {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         tc::{SchedClassifierLink, TcAttachOptions},
@@ -47,6 +47,8 @@ pub struct Kernel {
     endpoints: HashMap<MapData, u32, Endpoint>,
     peers_v4: HashMap<MapData, Ipv4, Peer>,
     peers_v6: HashMap<MapData, Ipv6, Peer>,
+    cidrs_v4: LpmTrie<MapData, Ipv4, Peer>,
+    cidrs_v6: LpmTrie<MapData, Ipv6, Peer>,
     rules: HashMap<MapData, RuleKey, PortSet>,
     port_ranges: Array<MapData, PortRange>,
     counters: Arc<Counters>,
@@ -85,6 +87,8 @@ impl Kernel {
             endpoints: take(&mut ebpf, name::ENDPOINTS)?,
             peers_v4: take(&mut ebpf, name::PEERS_V4)?,
             peers_v6: take(&mut ebpf, name::PEERS_V6)?,
+            cidrs_v4: take(&mut ebpf, name::CIDRS_V4)?,
+            cidrs_v6: take(&mut ebpf, name::CIDRS_V6)?,
             rules: take(&mut ebpf, name::RULES)?,
             port_ranges: take(&mut ebpf, name::PORT_RANGES)?,
             counters: Arc::new(counters),
@@ -189,6 +193,19 @@ impl Execute for Kernel {
                     named(name::PEERS_V6, abi::PEERS, self.peers_v6.insert(address, peer, 0))
                 }
             },
+            Op::SetCidr { net, peer } => {
+                let length = u32::from(net.prefix_len());
+                match net.network().into() {
+                    MapAddress::V4(address) => {
+                        let key = Key::new(length, address);
+                        named(name::CIDRS_V4, abi::CIDRS, self.cidrs_v4.insert(&key, peer, 0))
+                    }
+                    MapAddress::V6(address) => {
+                        let key = Key::new(length, address);
+                        named(name::CIDRS_V6, abi::CIDRS, self.cidrs_v6.insert(&key, peer, 0))
+                    }
+                }
+            }
             Op::ClearCounters { block } => self.counters.clear(block),
             Op::SetEndpoint { ifindex, endpoint } => {
                 named(name::ENDPOINTS, abi::ENDPOINTS, self.endpoints.insert(ifindex, endpoint, 0))
@@ -205,6 +222,19 @@ impl Execute for Kernel {
             ),
             Op::RemoveRule { key } => {
                 named(name::RULES, abi::RULES, absent_is_fine(self.rules.remove(&key)))
+            }
+            Op::RemoveCidr { net } => {
+                let length = u32::from(net.prefix_len());
+                match net.network().into() {
+                    MapAddress::V4(address) => {
+                        let removed = self.cidrs_v4.remove(&Key::new(length, address));
+                        named(name::CIDRS_V4, abi::CIDRS, absent_is_fine(removed))
+                    }
+                    MapAddress::V6(address) => {
+                        let removed = self.cidrs_v6.remove(&Key::new(length, address));
+                        named(name::CIDRS_V6, abi::CIDRS, absent_is_fine(removed))
+                    }
+                }
             }
             Op::RemovePeer { address } => match address.into() {
                 MapAddress::V4(address) => named(

@@ -6,6 +6,7 @@ use bulkhead_common::{
     key::{Ipv4, Ipv6, RuleKey},
     value::{Endpoint, Peer, PortRange, PortSet},
 };
+use ipnet::IpNet;
 
 /// One change of one map, or of what is attached.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +29,13 @@ pub enum Op {
     SetPeer {
         /// The peer's address.
         address: IpAddr,
+        /// Its identities.
+        peer: Peer,
+    },
+    /// Writes `cidrs_v4` or `cidrs_v6`.
+    SetCidr {
+        /// The block, without host bits.
+        net: IpNet,
         /// Its identities.
         peer: Peer,
     },
@@ -67,6 +75,11 @@ pub enum Op {
     RemovePeer {
         /// The peer's address.
         address: IpAddr,
+    },
+    /// Removes from `cidrs_v4` or `cidrs_v6`.
+    RemoveCidr {
+        /// The block.
+        net: IpNet,
     },
 }
 

@@ -10,8 +10,13 @@
 //! 3. removal of what is read by nobody any more.
 //!
 //! A rule's key says all about its value for as long as one compiler lives, so rules of the old and
-//! the new policy stand side by side. An agent that dies in between leaves a state from which both
-//! parts still hold.
+//! the new policy stand side by side. A block that is new inherits, in the identity that is read,
+//! what holds around it, and one that is to go is given that before it goes: so neither its coming
+//! nor its going changes what an address meets. An agent that dies in between leaves a state from
+//! which both parts still hold.
+//!
+//! A plan looks at what the compiler touched, and at nothing else; after one that was not carried
+//! out to its end, the next looks at everything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,11 +30,12 @@ use bulkhead_common::{
     value::{Endpoint, IDENTITY_NONE, Peer, PortRange, PortSet, Side, flags},
     verdict::DenyAction,
 };
+use ipnet::IpNet;
 
 use super::{op::Op, port_ranges::PortRanges};
 use crate::policy::{
-    compiled,
-    compiled::{EndpointPolicy, SidePolicy},
+    compiled::{Compiled, EndpointPolicy, SidePolicy, Touched},
+    prefix_map::PrefixMap,
 };
 
 /// What the kernel should enforce.
@@ -37,10 +43,10 @@ use crate::policy::{
 pub struct Desired<'a> {
     /// By host-side ifindex.
     pub endpoints: BTreeMap<u32, DesiredEndpoint<'a>>,
-    /// Identity of each address.
-    pub peers: &'a BTreeMap<IpAddr, u32>,
-    /// What policy sets allow with identities.
-    pub rules: &'a BTreeMap<RuleKey, compiled::PortSet>,
+    /// Identities and rules.
+    pub compiled: &'a Compiled,
+    /// What of it may be different since the last plan; `None`: all of it.
+    pub touched: Option<&'a Touched>,
 }
 
 /// What one interface should enforce.
@@ -58,7 +64,8 @@ pub enum DesiredEndpoint<'a> {
 pub struct Programmed {
     endpoints: BTreeMap<u32, Endpoint>,
     attached: BTreeSet<u32>,
-    peers: BTreeMap<IpAddr, Peer>,
+    peers: Identities<BTreeMap<IpAddr, Peer>, IpAddr>,
+    cidrs: Identities<PrefixMap<Peer>, IpNet>,
     rules: BTreeMap<RuleKey, PortSet>,
     port_ranges: PortRanges,
     /// Planned, and not executed yet.
@@ -67,6 +74,19 @@ pub struct Programmed {
     slot: usize,
     epoch: u32,
     check_source: bool,
+    /// How many operations of the last plan were not executed yet; `None`: there is no telling what
+    /// is there.
+    outstanding: Option<usize>,
+}
+
+/// Addresses or blocks with their identities.
+#[derive(Clone, Debug)]
+struct Identities<M, K> {
+    map: M,
+    /// Those whose two identities differ: the next plan that switches has to look at them.
+    differing: BTreeSet<K>,
+    /// How many there are of IPv4, and of IPv6.
+    count: [usize; 2],
 }
 
 /// How full a map is.
@@ -86,13 +106,15 @@ impl Programmed {
         Self {
             endpoints: BTreeMap::new(),
             attached: BTreeSet::new(),
-            peers: BTreeMap::new(),
+            peers: Identities::default(),
+            cidrs: Identities::default(),
             rules: BTreeMap::new(),
             port_ranges: PortRanges::new(),
             unwritten: BTreeMap::new(),
             slot: 0,
             epoch: 0,
             check_source,
+            outstanding: None,
         }
     }
 
@@ -102,85 +124,83 @@ impl Programmed {
     ///
     /// A map that would have to hold more than it can, by name; nothing is changed then.
     pub fn plan(&mut self, desired: &Desired<'_>) -> anyhow::Result<Vec<Op>> {
-        let peers = desired.peers;
+        let whole = desired.touched.is_none() || self.outstanding != Some(0);
+        self.outstanding = None;
+        let candidates = self.candidates(desired, whole);
         // A plan that was broken off may have placed what it did not come to write.
         let left =
             |(index, range): (&u32, &PortRange)| Op::SetPortRange { index: *index, range: *range };
         let mut ops: Vec<Op> = self.unwritten.iter().map(left).collect();
         let mut places = self.port_ranges.clone();
-        let rules = desired
-            .rules
-            .iter()
-            .map(|(key, set)| Ok((*key, places.place(set, &mut ops)?)))
-            .collect::<anyhow::Result<BTreeMap<_, _>>>()?;
-        ops.extend(
-            rules
-                .iter()
-                .filter(|(key, ports)| self.rules.get(key) != Some(ports))
-                .map(|(key, ports)| Op::SetRule { key: *key, ports: *ports }),
-        );
-        let slot = self.plan_peers(peers, &mut ops);
-        let endpoints = self.plan_endpoints(desired, slot, &mut places, &mut ops)?;
-        check_capacity(abi::name::RULES, abi::RULES, self.rules.keys().chain(rules.keys()))?;
-        for v4 in [true, false] {
-            let name = if v4 { abi::name::PEERS_V4 } else { abi::name::PEERS_V6 };
-            let all = self.peers.keys().chain(peers.keys()).filter(|peer| peer.is_ipv4() == v4);
-            check_capacity(name, abi::PEERS, all)?;
+        if whole {
+            places.forget_users();
         }
+        let mut removals = Vec::new();
+        self.plan_rules(desired, &candidates, whole, &mut places, &mut ops, &mut removals)?;
+        let slot = self.plan_identities(desired.compiled, &candidates, &mut ops, &mut removals)?;
+        let endpoints = self.plan_endpoints(desired, slot, &mut places, &mut ops)?;
+        if !whole {
+            for side in self.endpoints.values().flat_map(|e| [&e.ingress, &e.egress]) {
+                places.give_up(side.any_peer);
+            }
+        }
+        places.end_plan();
 
         let gone = self.endpoints.keys().filter(|ifindex| !endpoints.contains_key(ifindex));
         ops.extend(gone.flat_map(|ifindex| {
             [Op::Detach { ifindex: *ifindex }, Op::RemoveEndpoint { ifindex: *ifindex }]
         }));
-        ops.extend(
-            self.rules
-                .keys()
-                .filter(|key| !rules.contains_key(key))
-                .map(|key| Op::RemoveRule { key: *key }),
-        );
-        ops.extend(
-            self.peers
-                .keys()
-                .filter(|address| !peers.contains_key(address))
-                .map(|address| Op::RemovePeer { address: *address }),
-        );
+        ops.extend(removals);
 
-        let used = rules
-            .values()
-            .chain(endpoints.values().flat_map(|e| [&e.ingress.any_peer, &e.egress.any_peer]))
-            .map(|set| (set.start, set.len))
-            .collect();
-        places.retain(&used);
         self.port_ranges = places;
         self.unwritten.extend(ops.iter().filter_map(|op| match *op {
             Op::SetPortRange { index, range } => Some((index, range)),
             Op::SetRule { .. }
             | Op::SetPeer { .. }
+            | Op::SetCidr { .. }
             | Op::ClearCounters { .. }
             | Op::SetEndpoint { .. }
             | Op::Attach { .. }
             | Op::Detach { .. }
             | Op::RemoveEndpoint { .. }
             | Op::RemoveRule { .. }
-            | Op::RemovePeer { .. } => None,
+            | Op::RemovePeer { .. }
+            | Op::RemoveCidr { .. } => None,
         }));
         self.slot = slot;
+        self.outstanding = Some(ops.len());
         Ok(ops)
     }
 
     /// Takes note of an operation that was executed.
     pub fn executed(&mut self, op: &Op) {
+        self.outstanding = self.outstanding.and_then(|count| count.checked_sub(1));
         match *op {
             Op::SetPortRange { index, .. } => drop(self.unwritten.remove(&index)),
             Op::ClearCounters { .. } => {}
             Op::SetRule { key, ports } => drop(self.rules.insert(key, ports)),
-            Op::SetPeer { address, peer } => drop(self.peers.insert(address, peer)),
+            Op::SetPeer { address, peer } => {
+                let old = self.peers.map.insert(address, peer);
+                self.peers.set(address, address.is_ipv4(), old, Some(peer));
+            }
+            Op::RemovePeer { address } => {
+                let old = self.peers.map.remove(&address);
+                self.peers.set(address, address.is_ipv4(), old, None);
+            }
+            Op::SetCidr { net, peer } => {
+                let old = self.cidrs.map.get(&net).copied();
+                self.cidrs.map.insert(net, peer);
+                self.cidrs.set(net, net.addr().is_ipv4(), old, Some(peer));
+            }
+            Op::RemoveCidr { net } => {
+                let old = self.cidrs.map.remove(&net);
+                self.cidrs.set(net, net.addr().is_ipv4(), old, None);
+            }
             Op::SetEndpoint { ifindex, endpoint } => drop(self.endpoints.insert(ifindex, endpoint)),
             Op::Attach { ifindex } => drop(self.attached.insert(ifindex)),
             Op::Detach { ifindex } => drop(self.attached.remove(&ifindex)),
             Op::RemoveEndpoint { ifindex } => drop(self.endpoints.remove(&ifindex)),
             Op::RemoveRule { key } => drop(self.rules.remove(&key)),
-            Op::RemovePeer { address } => drop(self.peers.remove(&address)),
         }
     }
 
@@ -194,6 +214,7 @@ impl Programmed {
     ///
     /// Where there is no room for an endpoint, the programs deny every packet of the interface.
     pub fn plan_closed(&mut self, interfaces: impl IntoIterator<Item = u32>) -> Vec<Op> {
+        self.outstanding = None;
         let mut blocks: BTreeSet<u32> = self.endpoints.values().map(|e| e.counters).collect();
         let mut ops = Vec::new();
         for ifindex in interfaces {
@@ -225,7 +246,8 @@ impl Programmed {
 
     /// How full the maps are that the agent fills.
     pub fn fill(&self) -> Vec<Fill> {
-        let peers_v4 = self.peers.keys().filter(|peer| peer.is_ipv4()).count();
+        let [peers_v4, peers_v6] = self.peers.count;
+        let [cidrs_v4, cidrs_v6] = self.cidrs.count;
         let of = |map, entries: usize, capacity| Fill {
             map,
             entries: u32::try_from(entries).unwrap_or(u32::MAX),
@@ -234,37 +256,125 @@ impl Programmed {
         vec![
             of(abi::name::ENDPOINTS, self.endpoints.len(), abi::ENDPOINTS),
             of(abi::name::PEERS_V4, peers_v4, abi::PEERS),
-            of(abi::name::PEERS_V6, self.peers.len() - peers_v4, abi::PEERS),
+            of(abi::name::PEERS_V6, peers_v6, abi::PEERS),
+            of(abi::name::CIDRS_V4, cidrs_v4, abi::CIDRS),
+            of(abi::name::CIDRS_V6, cidrs_v6, abi::CIDRS),
             of(abi::name::RULES, self.rules.len(), abi::RULES),
             of(abi::name::PORT_RANGES, self.port_ranges.used() as usize, abi::PORT_RANGES),
         ]
     }
 
-    /// Writes what differs into the identity that no endpoint reads; which one is to be read then.
-    fn plan_peers(&self, desired: &BTreeMap<IpAddr, u32>, ops: &mut Vec<Op>) -> usize {
+    /// What a plan looks at.
+    fn candidates(&self, desired: &Desired<'_>, whole: bool) -> Touched {
+        let Compiled { peers, cidrs, rules, .. } = desired.compiled;
+        match desired.touched {
+            Some(touched) if !whole => Touched {
+                peers: touched.peers.union(&self.peers.differing).copied().collect(),
+                cidrs: touched.cidrs.union(&self.cidrs.differing).copied().collect(),
+                rules: touched.rules.clone(),
+            },
+            Some(_) | None => Touched {
+                peers: self.peers.map.keys().chain(peers.keys()).copied().collect(),
+                cidrs: {
+                    let known = self.cidrs.map.iter().map(|(net, _)| *net);
+                    known.chain(cidrs.iter().map(|(net, _)| *net)).collect()
+                },
+                rules: self.rules.keys().chain(rules.keys()).copied().collect(),
+            },
+        }
+    }
+
+    fn plan_rules(
+        &self,
+        desired: &Desired<'_>,
+        candidates: &Touched,
+        whole: bool,
+        places: &mut PortRanges,
+        ops: &mut Vec<Op>,
+        removals: &mut Vec<Op>,
+    ) -> anyhow::Result<()> {
+        let mut rules = Vec::new();
+        let mut new = 0;
+        for key in &candidates.rules {
+            let old = self.rules.get(key);
+            if let Some(ports) = desired.compiled.rules.get(key) {
+                let ports = places.place(ports, ops)?;
+                if old != Some(&ports) {
+                    rules.push(Op::SetRule { key: *key, ports });
+                }
+                new += usize::from(old.is_none());
+            } else if old.is_some() {
+                removals.push(Op::RemoveRule { key: *key });
+            }
+            if let (Some(old), false) = (old, whole) {
+                places.give_up(*old);
+            }
+        }
+        ops.extend(rules);
+        check_capacity(abi::name::RULES, abi::RULES, self.rules.len() + new)
+    }
+
+    /// Writes what differs into the identities that no endpoint reads; which ones are to be read
+    /// then.
+    fn plan_identities(
+        &self,
+        compiled: &Compiled,
+        candidates: &Touched,
+        ops: &mut Vec<Op>,
+        removals: &mut Vec<Op>,
+    ) -> anyhow::Result<usize> {
         let live = self.slot;
-        let identity = |address| desired.get(address).copied().unwrap_or(IDENTITY_NONE);
-        let all: BTreeSet<&IpAddr> = self.peers.keys().chain(desired.keys()).collect();
-        let known = |address: &IpAddr| {
-            self.peers.get(address).copied().unwrap_or(Peer { identities: [IDENTITY_NONE; 2] })
+        let read = |peer: Peer| peer.identities.get(live).copied().unwrap_or(IDENTITY_NONE);
+        let both = |identity| Peer { identities: [identity; 2] };
+        // What is not there has the identity of what is around it: nothing, for an address.
+        let peer = |address: &IpAddr| Row {
+            known: self.peers.map.get(address).copied(),
+            inherited: both(IDENTITY_NONE),
+            is_wanted: compiled.peers.contains_key(address),
+            wanted: compiled.peers.get(address).copied().unwrap_or(IDENTITY_NONE),
         };
+        let cidr = |net: &IpNet| {
+            let around = self.cidrs.map.around(net).map_or(IDENTITY_NONE, |(_, peer)| read(*peer));
+            let wanted = compiled.cidrs.get(net).copied();
+            let wanted_around = || compiled.cidrs.around(net).map(|(_, identity)| *identity);
+            Row {
+                known: self.cidrs.map.get(net).copied(),
+                inherited: both(around),
+                is_wanted: wanted.is_some(),
+                wanted: wanted.or_else(wanted_around).unwrap_or(IDENTITY_NONE),
+            }
+        };
+        let peers: Vec<_> = candidates.peers.iter().map(|key| (*key, peer(key))).collect();
+        let cidrs: Vec<_> = candidates.cidrs.iter().map(|key| (*key, cidr(key))).collect();
+        for (ipv4, peers_map, cidrs_map) in [
+            (true, abi::name::PEERS_V4, abi::name::CIDRS_V4),
+            (false, abi::name::PEERS_V6, abi::name::CIDRS_V6),
+        ] {
+            let new_peers = peers.iter().filter(|(a, row)| a.is_ipv4() == ipv4 && row.is_new());
+            let new_cidrs =
+                cidrs.iter().filter(|(n, row)| n.addr().is_ipv4() == ipv4 && row.is_new());
+            let place = usize::from(!ipv4);
+            check_capacity(peers_map, abi::PEERS, self.peers.count[place] + new_peers.count())?;
+            check_capacity(cidrs_map, abi::CIDRS, self.cidrs.count[place] + new_cidrs.count())?;
+        }
+
         let read_by_all = self.endpoints.values().all(|endpoint| slot_of(endpoint) == live);
-        let unchanged = all.iter().all(|a| known(a).identities.get(live) == Some(&identity(a)));
-        if unchanged && read_by_all {
-            return live;
+        let rows = || peers.iter().map(|(_, row)| row).chain(cidrs.iter().map(|(_, row)| row));
+        let unchanged = rows().all(|row| read(row.now()) == row.wanted);
+        let target = if unchanged && read_by_all {
+            None
+        } else {
+            Some(if read_by_all { 1 - live } else { live })
+        };
+        for (address, row) in peers {
+            ops.extend(row.write(target).map(|peer| Op::SetPeer { address, peer }));
+            removals.extend(row.is_to_go().then_some(Op::RemovePeer { address }));
         }
-        let target = if read_by_all { 1 - live } else { live };
-        for address in all {
-            let old = known(address);
-            let mut identities = old.identities;
-            if let Some(slot) = identities.get_mut(target) {
-                *slot = identity(address);
-            }
-            if identities != old.identities {
-                ops.push(Op::SetPeer { address: *address, peer: Peer { identities } });
-            }
+        for (net, row) in cidrs {
+            ops.extend(row.write(target).map(|peer| Op::SetCidr { net, peer }));
+            removals.extend(row.is_to_go().then_some(Op::RemoveCidr { net }));
         }
-        target
+        Ok(target.unwrap_or(live))
     }
 
     fn plan_endpoints(
@@ -352,6 +462,9 @@ impl Programmed {
             None => Ok(Side::NOTHING),
             Some(side) => {
                 endpoint.flags |= isolated;
+                if side.names_blocks {
+                    endpoint.flags |= flags::ASKS_CIDRS;
+                }
                 let any_peer = places.place(&side.any_peer, ops)?;
                 anyhow::Ok(Side { policy_set: side.policy_set, any_peer })
             }
@@ -374,12 +487,66 @@ const fn slot_of(endpoint: &Endpoint) -> usize {
     if endpoint.flags & flags::SECOND_IDENTITY == 0 { 0 } else { 1 }
 }
 
-fn check_capacity<'a, T: Ord + 'a>(
-    map: &str,
-    capacity: u32,
-    keys: impl Iterator<Item = &'a T>,
-) -> anyhow::Result<()> {
-    let needed = keys.collect::<BTreeSet<_>>().len();
+/// An address or a block: what is known of it, and what is wanted.
+struct Row {
+    known: Option<Peer>,
+    inherited: Peer,
+    is_wanted: bool,
+    wanted: u32,
+}
+
+impl Row {
+    const fn now(&self) -> Peer {
+        match self.known {
+            Some(peer) => peer,
+            None => self.inherited,
+        }
+    }
+
+    const fn is_new(&self) -> bool {
+        self.is_wanted && self.known.is_none()
+    }
+
+    const fn is_to_go(&self) -> bool {
+        !self.is_wanted && self.known.is_some()
+    }
+
+    /// What has to be written so that those who read `target` find what is wanted; without one,
+    /// only what is new is written.
+    fn write(&self, target: Option<usize>) -> Option<Peer> {
+        if !self.is_wanted && self.known.is_none() {
+            return None;
+        }
+        let mut peer = self.now();
+        if let Some(identity) = target.and_then(|slot| peer.identities.get_mut(slot)) {
+            *identity = self.wanted;
+        }
+        (self.known != Some(peer)).then_some(peer)
+    }
+}
+
+impl<M: Default, K> Default for Identities<M, K> {
+    fn default() -> Self {
+        Self { map: M::default(), differing: BTreeSet::new(), count: [0; 2] }
+    }
+}
+
+impl<M, K: Ord + Copy> Identities<M, K> {
+    /// Takes note of what was replaced by what.
+    fn set(&mut self, key: K, is_ipv4: bool, old: Option<Peer>, new: Option<Peer>) {
+        if let Some(count) = self.count.get_mut(usize::from(!is_ipv4)) {
+            *count = *count + usize::from(new.is_some()) - usize::from(old.is_some());
+        }
+        match new {
+            Some(Peer { identities: [first, second] }) if first != second => {
+                self.differing.insert(key);
+            }
+            Some(_) | None => drop(self.differing.remove(&key)),
+        }
+    }
+}
+
+fn check_capacity(map: &str, capacity: u32, needed: usize) -> anyhow::Result<()> {
     if needed > capacity as usize {
         bail!("map {map} is full (capacity {capacity}): {needed} entries are needed");
     }

@@ -3,7 +3,10 @@
 //! A set is stored once, however many rules use it. Its place is never written again while
 //! anything can still read it: a place that is given up rests for one plan before it is used anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, bail};
 use bulkhead_common::{abi, value};
@@ -14,35 +17,48 @@ use crate::policy::compiled::PortSet;
 /// Places of port sets.
 #[derive(Clone, Debug)]
 pub(super) struct PortRanges {
-    placed: BTreeMap<PortSet, value::PortSet>,
+    placed: BTreeMap<Arc<PortSet>, Placed>,
+    /// The sets by where they start.
+    by_start: BTreeMap<u32, Arc<PortSet>>,
+    /// Sets without a user.
+    unused: BTreeSet<Arc<PortSet>>,
     /// Start and length of what may be used.
     free: BTreeMap<u32, u32>,
     /// Given up in the last plan.
     resting: Vec<value::PortSet>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    place: value::PortSet,
+    users: usize,
+}
+
 impl PortRanges {
     pub(super) fn new() -> Self {
         Self {
             placed: BTreeMap::new(),
+            by_start: BTreeMap::new(),
+            unused: BTreeSet::new(),
             free: BTreeMap::from([(0, abi::PORT_RANGES)]),
             resting: Vec::new(),
         }
     }
 
-    /// The place of a set; what has to be written for it is added to `ops`.
+    /// The place of a set, for one more user; what has to be written for it is added to `ops`.
     pub(super) fn place(
         &mut self,
-        set: &PortSet,
+        set: &Arc<PortSet>,
         ops: &mut Vec<Op>,
     ) -> anyhow::Result<value::PortSet> {
-        let ranges = match set {
+        let ranges = match &**set {
             PortSet::Everything => return Ok(value::PortSet::EVERYTHING),
             PortSet::Ranges(ranges) if ranges.is_empty() => return Ok(value::PortSet::NOTHING),
             PortSet::Ranges(ranges) => ranges,
         };
-        if let Some(place) = self.placed.get(set) {
-            return Ok(*place);
+        if let Some(placed) = self.placed.get_mut(set) {
+            placed.users += 1;
+            return Ok(placed.place);
         }
         let len = u32::try_from(ranges.len()).context("a port set of more than 2^32 ranges")?;
         let Some((start, free)) =
@@ -62,24 +78,44 @@ impl PortRanges {
             (start..).zip(ranges).map(|(index, range)| Op::SetPortRange { index, range: *range }),
         );
         let place = value::PortSet { start, len };
-        self.placed.insert(set.clone(), place);
+        self.placed.insert(Arc::clone(set), Placed { place, users: 1 });
+        self.by_start.insert(start, Arc::clone(set));
         Ok(place)
     }
 
-    /// Gives up every set that is not in `used`.
-    pub(super) fn retain(&mut self, used: &BTreeSet<(u32, u32)>) {
+    /// One user less for the set that lies in a place.
+    pub(super) fn give_up(&mut self, place: value::PortSet) {
+        if place == value::PortSet::EVERYTHING || place == value::PortSet::NOTHING {
+            return;
+        }
+        let Some(set) = self.by_start.get(&place.start) else { return };
+        if let Some(placed) = self.placed.get_mut(set) {
+            placed.users = placed.users.saturating_sub(1);
+            if placed.users == 0 {
+                self.unused.insert(Arc::clone(set));
+            }
+        }
+    }
+
+    /// Forgets every user: a plan of all that there is names them anew.
+    pub(super) fn forget_users(&mut self) {
+        self.placed.values_mut().for_each(|placed| placed.users = 0);
+        self.unused = self.placed.keys().cloned().collect();
+    }
+
+    /// Ends a plan: places without a user rest, those that rested may be used again.
+    pub(super) fn end_plan(&mut self) {
         for place in std::mem::take(&mut self.resting) {
             self.release(place);
         }
-        let mut resting = Vec::new();
-        self.placed.retain(|_, place| {
-            let keep = used.contains(&(place.start, place.len));
-            if !keep {
-                resting.push(*place);
+        for set in std::mem::take(&mut self.unused) {
+            if self.placed.get(&set).is_some_and(|placed| placed.users == 0)
+                && let Some(Placed { place, .. }) = self.placed.remove(&set)
+            {
+                self.by_start.remove(&place.start);
+                self.resting.push(place);
             }
-            keep
-        });
-        self.resting = resting;
+        }
     }
 
     /// Ranges in use, those that rest included.
@@ -109,10 +145,9 @@ mod tests {
 
     use super::*;
 
-    fn set(ports: impl IntoIterator<Item = u16>) -> PortSet {
-        PortSet::Ranges(
-            ports.into_iter().map(|p| PortRange { protocol: 6, first: p, last: p }).collect(),
-        )
+    fn set(ports: impl IntoIterator<Item = u16>) -> Arc<PortSet> {
+        let range = |p| PortRange { protocol: 6, first: p, last: p };
+        Arc::new(PortSet::Ranges(ports.into_iter().map(range).collect()))
     }
 
     #[test]
@@ -131,12 +166,25 @@ mod tests {
         let mut places = PortRanges::new();
         let mut ops = Vec::new();
         let first = places.place(&set([1]), &mut ops).unwrap();
-        places.retain(&BTreeSet::new());
+        places.give_up(first);
+        places.end_plan();
         let second = places.place(&set([2]), &mut ops).unwrap();
         assert_ne!(first.start, second.start);
-        places.retain(&BTreeSet::from([(second.start, second.len)]));
+        places.end_plan();
         let third = places.place(&set([3]), &mut ops).unwrap();
         assert_eq!(third.start, first.start);
+    }
+
+    #[test]
+    fn a_place_is_kept_while_it_has_a_user() {
+        let mut places = PortRanges::new();
+        let mut ops = Vec::new();
+        let place = places.place(&set([1]), &mut ops).unwrap();
+        places.place(&set([1]), &mut ops).unwrap();
+        places.give_up(place);
+        places.end_plan();
+        assert_eq!(places.place(&set([1]), &mut ops).unwrap(), place);
+        assert_eq!(ops.len(), 1);
     }
 
     #[test]
@@ -146,8 +194,9 @@ mod tests {
         for port in 0..10 {
             places.place(&set([port, 1000 + port]), &mut ops).unwrap();
         }
-        places.retain(&BTreeSet::new());
-        places.retain(&BTreeSet::new());
+        places.forget_users();
+        places.end_plan();
+        places.end_plan();
         assert_eq!(places.used(), 0);
         assert_eq!(places.free, BTreeMap::from([(0, abi::PORT_RANGES)]));
     }

@@ -36,7 +36,8 @@ impl Node {
         let key = |name| ObjectKey::new("wordpress-mysql", name);
         let ingress = SidePolicy {
             policy_set: 1,
-            any_peer: PortSet::Ranges(vec![]),
+            any_peer: PortSet::NOTHING.into(),
+            names_blocks: false,
             policies: BTreeSet::from([key("default-deny"), key("allow-wordpress")]),
             closed: None,
         };

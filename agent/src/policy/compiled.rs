@@ -7,24 +7,58 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
+
+use ipnet::IpNet;
 
 use bulkhead_common::{key::RuleKey, value::PortRange, verdict::DenyAction};
 
-use super::model::ObjectKey;
+use super::{
+    model::{ObjectKey, Protocol},
+    prefix_map::PrefixMap,
+};
 
 /// Everything that the data plane of one node has to know.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Compiled {
     /// Every pod of this node that has an address, has not ended and is not the node itself.
     pub endpoints: BTreeMap<ObjectKey, EndpointPolicy>,
-    /// Identity of every address that some policy of this node asks about. The others have
-    /// [`bulkhead_common::value::IDENTITY_NONE`].
+    /// Identity of every address that some policy of this node asks about by more than blocks, and
+    /// of the node's own. The others have that of the longest of `cidrs` around them.
     pub peers: BTreeMap<IpAddr, u32>,
+    /// Identity of the addresses in a block that no longer block has: the blocks of this node's
+    /// policies that all of them lie in. Empty blocks are there, too, where an `except` makes them.
+    pub cidrs: PrefixMap<u32>,
     /// What a policy set allows with an identity. Only pairs that allow something which the
     /// policy set does not allow with every peer; to be read together with
     /// [`SidePolicy::any_peer`].
-    pub rules: BTreeMap<RuleKey, PortSet>,
+    pub rules: BTreeMap<RuleKey, Arc<PortSet>>,
+    /// Ports of services that some pod of this node may not reach although it may reach a part of
+    /// the backends.
+    pub mixed_services: BTreeSet<MixedService>,
+}
+
+/// A port of a service whose backends are partly allowed and partly denied, so that it is denied.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MixedService {
+    /// The service.
+    pub service: ObjectKey,
+    /// The protocol of its port.
+    pub protocol: Protocol,
+    /// The port at its addresses.
+    pub port: u16,
+}
+
+/// Which parts of [`Compiled`] may be different from what they were.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Touched {
+    /// Addresses of [`Compiled::peers`].
+    pub peers: BTreeSet<IpAddr>,
+    /// Blocks of [`Compiled::cidrs`].
+    pub cidrs: BTreeSet<IpNet>,
+    /// Keys of [`Compiled::rules`].
+    pub rules: BTreeSet<RuleKey>,
 }
 
 /// The policy of one pod.
@@ -50,7 +84,9 @@ pub struct SidePolicy {
     /// this direction share it.
     pub policy_set: u32,
     /// What is allowed with every peer.
-    pub any_peer: PortSet,
+    pub any_peer: Arc<PortSet>,
+    /// A rule names blocks of addresses, so [`Compiled::cidrs`] have to be asked.
+    pub names_blocks: bool,
     /// The policies that isolate the pod, in order; empty where it is closed for another reason.
     pub policies: BTreeSet<ObjectKey>,
     /// Why the pod is closed although no policy says so; `None` for a healthy pod.

@@ -12,17 +12,21 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     net::IpAddr,
+    sync::Arc,
 };
 
-use super::model::{
-    Change, EndpointSlice, Labels, Namespace, Node, ObjectKey, Pod, Policy, Service,
+use super::{
+    model::{
+        Change, EndpointSlice, Labels, NamedPort, Namespace, Node, ObjectKey, Pod, Policy, Service,
+    },
+    shared::Shared,
 };
 
 /// The label that every namespace has, with its own name as the value.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// The state of the cluster.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Index {
     node: Option<String>,
     node_addresses: BTreeSet<IpAddr>,
@@ -33,8 +37,46 @@ pub struct Index {
     services: BTreeMap<ObjectKey, Service>,
     endpoint_slices: BTreeMap<ObjectKey, EndpointSlice>,
     nodes: BTreeMap<String, Node>,
-    /// Which live pods say that an address is theirs; never an empty set.
-    claims: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
+    /// Which live pods say that an address is theirs, in order; never an empty list.
+    claims: BTreeMap<IpAddr, Vec<ObjectKey>>,
+    /// The slices of each service, by the key that the service has or would have.
+    slices_of: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    common: Common,
+    dirty: Dirty,
+}
+
+/// What a compiler has to look at again: what changed since it was last asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dirty {
+    /// Whether the source is complete, or the node's own addresses: what concerns every pod.
+    pub everything: bool,
+    /// Addresses that were or are a changed pod's.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Pods.
+    pub pods: BTreeSet<ObjectKey>,
+    /// Namespaces.
+    pub namespaces: BTreeSet<Arc<str>>,
+    /// Policies.
+    pub policies: BTreeSet<ObjectKey>,
+    /// Services whose addresses, ports or backends changed.
+    pub services: BTreeSet<ObjectKey>,
+}
+
+/// What many pods have in common, each stored once.
+#[derive(Clone, Debug, Default)]
+struct Common {
+    labels: Shared<Labels>,
+    ports: Shared<[NamedPort]>,
+    names: Shared<str>,
+}
+
+impl Common {
+    fn share(&mut self, pod: &mut Pod) {
+        pod.labels = self.labels.share(Arc::clone(&pod.labels));
+        pod.ports = self.ports.share(Arc::clone(&pod.ports));
+        pod.key.namespace = self.names.share(Arc::clone(&pod.key.namespace));
+        pod.node = pod.node.take().map(|node| self.names.share(node));
+    }
 }
 
 /// An address that belongs to more than one: it is no peer of any rule, and the pods of this node
@@ -44,9 +86,26 @@ pub struct Conflict<'a> {
     /// The address.
     pub address: IpAddr,
     /// The live pods that claim it, of any node.
-    pub claimants: &'a BTreeSet<ObjectKey>,
+    pub claimants: &'a [ObjectKey],
     /// It is the node's own address, too, and stays the node's.
     pub is_node_address: bool,
+}
+
+/// By what exists; not by what a compiler has to look at.
+impl PartialEq for Index {
+    fn eq(&self, other: &Self) -> bool {
+        self.node == other.node
+            && self.node_addresses == other.node_addresses
+            && self.complete == other.complete
+            && self.namespaces == other.namespaces
+            && self.pods == other.pods
+            && self.policies == other.policies
+            && self.services == other.services
+            && self.endpoint_slices == other.endpoint_slices
+            && self.nodes == other.nodes
+            && self.claims == other.claims
+            && self.slices_of == other.slices_of
+    }
 }
 
 impl Index {
@@ -65,6 +124,9 @@ impl Index {
             endpoint_slices: BTreeMap::new(),
             nodes: BTreeMap::new(),
             claims: BTreeMap::new(),
+            slices_of: BTreeMap::new(),
+            common: Common::default(),
+            dirty: Dirty::default(),
         }
     }
 
@@ -72,44 +134,100 @@ impl Index {
     pub fn apply(&mut self, change: Change) -> bool {
         match change {
             Change::NamespaceApplied(namespace) => {
-                insert(&mut self.namespaces, namespace.name.clone(), namespace)
+                let name = namespace.name.clone();
+                let changed = insert(&mut self.namespaces, name.clone(), namespace);
+                self.namespace_changed(&name, changed)
             }
-            Change::NamespaceDeleted(name) => self.namespaces.remove(&name).is_some(),
+            Change::NamespaceDeleted(name) => {
+                let changed = self.namespaces.remove(&name).is_some();
+                self.namespace_changed(&name, changed)
+            }
             Change::PodApplied(pod) => self.apply_pod(pod),
             Change::PodDeleted(key) => self.delete_pod(&key),
-            Change::PolicyApplied(policy) => insert(&mut self.policies, policy.key.clone(), policy),
-            Change::PolicyDeleted(key) => self.policies.remove(&key).is_some(),
+            Change::PolicyApplied(policy) => {
+                let key = policy.key.clone();
+                let changed = insert(&mut self.policies, key.clone(), policy);
+                noted(&mut self.dirty.policies, key, changed)
+            }
+            Change::PolicyDeleted(key) => {
+                let changed = self.policies.remove(&key).is_some();
+                noted(&mut self.dirty.policies, key, changed)
+            }
             Change::ServiceApplied(service) => {
-                insert(&mut self.services, service.key.clone(), service)
+                let key = service.key.clone();
+                let changed = insert(&mut self.services, key.clone(), service);
+                noted(&mut self.dirty.services, key, changed)
             }
-            Change::ServiceDeleted(key) => self.services.remove(&key).is_some(),
-            Change::EndpointSliceApplied(slice) => {
-                insert(&mut self.endpoint_slices, slice.key.clone(), slice)
+            Change::ServiceDeleted(key) => {
+                let changed = self.services.remove(&key).is_some();
+                noted(&mut self.dirty.services, key, changed)
             }
-            Change::EndpointSliceDeleted(key) => self.endpoint_slices.remove(&key).is_some(),
+            Change::EndpointSliceApplied(slice) => self.apply_slice(slice),
+            Change::EndpointSliceDeleted(key) => self.delete_slice(&key),
             Change::NodeApplied(node) => insert(&mut self.nodes, node.name.clone(), node),
             Change::NodeDeleted(name) => self.nodes.remove(&name).is_some(),
             Change::SourceComplete(complete) => {
-                mem::replace(&mut self.complete, complete) != complete
+                let changed = mem::replace(&mut self.complete, complete) != complete;
+                self.dirty.everything |= changed;
+                changed
             }
         }
+    }
+
+    /// What changed since the last call.
+    pub fn take_dirty(&mut self) -> Dirty {
+        mem::take(&mut self.dirty)
+    }
+
+    fn namespace_changed(&mut self, name: &str, changed: bool) -> bool {
+        noted(&mut self.dirty.namespaces, Arc::from(name), changed)
     }
 
     /// Sets the node's own addresses; says whether they are different now.
     pub fn set_node_addresses(&mut self, addresses: BTreeSet<IpAddr>) -> bool {
         let changed = self.node_addresses != addresses;
         self.node_addresses = addresses;
+        self.dirty.everything |= changed;
         changed
     }
 
-    fn apply_pod(&mut self, pod: Pod) -> bool {
+    fn apply_slice(&mut self, slice: EndpointSlice) -> bool {
+        if self.endpoint_slices.get(&slice.key) == Some(&slice) {
+            return false;
+        }
+        self.delete_slice(&slice.key);
+        let service = service_of(&slice);
+        self.slices_of.entry(service.clone()).or_default().insert(slice.key.clone());
+        self.endpoint_slices.insert(slice.key.clone(), slice);
+        noted(&mut self.dirty.services, service, true)
+    }
+
+    fn delete_slice(&mut self, key: &ObjectKey) -> bool {
+        let Some(slice) = self.endpoint_slices.remove(key) else { return false };
+        let service = service_of(&slice);
+        if let Some(slices) = self.slices_of.get_mut(&service) {
+            slices.remove(key);
+            if slices.is_empty() {
+                self.slices_of.remove(&service);
+            }
+        }
+        noted(&mut self.dirty.services, service, true)
+    }
+
+    fn apply_pod(&mut self, mut pod: Pod) -> bool {
         if self.pods.get(&pod.key) == Some(&pod) {
             return false;
         }
         self.delete_pod(&pod.key);
+        self.common.share(&mut pod);
+        self.dirty.pods.insert(pod.key.clone());
         if is_live(&pod) {
             for address in &pod.addresses {
-                self.claims.entry(*address).or_default().insert(pod.key.clone());
+                let claimants = self.claims.entry(*address).or_default();
+                if let Err(place) = claimants.binary_search(&pod.key) {
+                    claimants.insert(place, pod.key.clone());
+                }
+                self.dirty.addresses.insert(*address);
             }
         }
         self.pods.insert(pod.key.clone(), pod);
@@ -120,12 +238,14 @@ impl Index {
         let Some(pod) = self.pods.remove(key) else { return false };
         for address in &pod.addresses {
             if let Some(claimants) = self.claims.get_mut(address) {
-                claimants.remove(key);
+                claimants.retain(|claimant| claimant != key);
                 if claimants.is_empty() {
                     self.claims.remove(address);
                 }
             }
+            self.dirty.addresses.insert(*address);
         }
+        self.dirty.pods.insert(key.clone());
         true
     }
 
@@ -164,6 +284,12 @@ impl Index {
         &self.services
     }
 
+    /// The endpoint slices of a service, whether or not it exists.
+    pub fn slices_of(&self, service: &ObjectKey) -> impl Iterator<Item = &EndpointSlice> {
+        let slices = self.slices_of.get(service).into_iter().flatten();
+        slices.filter_map(|key| self.endpoint_slices.get(key))
+    }
+
     /// Every endpoint slice.
     pub fn endpoint_slices(&self) -> &BTreeMap<ObjectKey, EndpointSlice> {
         &self.endpoint_slices
@@ -193,9 +319,16 @@ impl Index {
 
     /// The pods that this node enforces policy for: live, local, and with an address.
     pub fn endpoints(&self) -> impl Iterator<Item = &Pod> {
-        self.pods
-            .values()
-            .filter(|pod| is_live(pod) && self.is_local(pod) && !pod.addresses.is_empty())
+        self.pods.values().filter(|pod| self.is_endpoint(pod))
+    }
+
+    /// A pod that this node enforces policy for.
+    pub fn endpoint(&self, key: &ObjectKey) -> Option<&Pod> {
+        self.pods.get(key).filter(|pod| self.is_endpoint(pod))
+    }
+
+    fn is_endpoint(&self, pod: &Pod) -> bool {
+        is_live(pod) && self.is_local(pod) && !pod.addresses.is_empty()
     }
 
     fn is_local(&self, pod: &Pod) -> bool {
@@ -208,6 +341,16 @@ impl Index {
         self.owner(address, self.claims.get(&address)?)
     }
 
+    /// The live pods that claim an address, of any node.
+    pub fn claimants(&self, address: IpAddr) -> &[ObjectKey] {
+        self.claims.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every address that a live pod claims.
+    pub fn claimed_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.claims.keys().copied()
+    }
+
     /// Every address that belongs to exactly one live pod, and that pod, of any node.
     pub fn pod_addresses(&self) -> impl Iterator<Item = (IpAddr, &Pod)> {
         self.claims.iter().filter_map(|(address, claimants)| {
@@ -215,7 +358,7 @@ impl Index {
         })
     }
 
-    fn owner(&self, address: IpAddr, claimants: &BTreeSet<ObjectKey>) -> Option<&Pod> {
+    fn owner(&self, address: IpAddr, claimants: &[ObjectKey]) -> Option<&Pod> {
         if self.is_contested(address, claimants) {
             return None;
         }
@@ -241,13 +384,26 @@ impl Index {
         })
     }
 
-    fn is_contested(&self, address: IpAddr, claimants: &BTreeSet<ObjectKey>) -> bool {
+    fn is_contested(&self, address: IpAddr, claimants: &[ObjectKey]) -> bool {
         claimants.len() > 1 || self.node_addresses.contains(&address)
     }
 }
 
 fn is_live(pod: &Pod) -> bool {
     !pod.ended && !pod.host_network
+}
+
+/// The key that the service of a slice has, or would have.
+fn service_of(slice: &EndpointSlice) -> ObjectKey {
+    ObjectKey::new(Arc::clone(&slice.key.namespace), Arc::clone(&slice.service))
+}
+
+/// Notes the key of what changed; whether it did.
+fn noted<K: Ord>(dirty: &mut BTreeSet<K>, key: K, changed: bool) -> bool {
+    if changed {
+        dirty.insert(key);
+    }
+    changed
 }
 
 fn insert<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool {

@@ -97,9 +97,9 @@ proptest! {
         let mut node = Node::new();
         for change in [None].into_iter().chain(more.into_iter().map(Some)) {
             change.map(|change| index.apply(change));
-            let compiled = compiler.compile(&index);
-            node.program(&compiled, |_| {});
-            assert_programmed_is_as_evaluated(&index, &compiled, &node);
+            compiler.update(&mut index);
+            node.program(&mut compiler, |_| {});
+            assert_programmed_is_as_evaluated(&index, compiler.compiled(), &node);
         }
     }
 
@@ -111,12 +111,14 @@ proptest! {
         let mut index = index_of(&changes, Some(NODE));
         let mut compiler = Compiler::new(DenyAction::Drop);
         let mut node = Node::new();
-        node.program(&compiler.compile(&index), |_| {});
+        compiler.update(&mut index);
+        node.program(&mut compiler, |_| {});
         for batch in more {
             let before = index.clone();
             for change in batch {
                 index.apply(change);
             }
+            compiler.update(&mut index);
             // Of the flows whose endpoints are there before and after; whether a pod's verdicts
             // are all old or all new is what `epoch` would tell, and allowing more is what counts.
             let frames: Vec<_> = every_frame(&index)
@@ -128,7 +130,7 @@ proptest! {
                     (same_pod && old == new).then_some((pod, flow, frame, new))
                 })
                 .collect();
-            node.program(&compiler.compile(&index), |node| {
+            node.program(&mut compiler, |node| {
                 for (pod, flow, frame, allowed) in &frames {
                     if let Some(verdict) = node.verdict(pod, flow, frame) {
                         assert_eq!(verdict.is_allow(), *allowed, "{pod}, {flow:?}: {verdict:?}");
@@ -149,7 +151,7 @@ proptest! {
         let shuffled = index_of(&objects, Some(NODE));
         prop_assert_eq!(&shuffled, &index);
         let [one, other] =
-            [index, shuffled].map(|index| Compiler::new(DenyAction::Drop).compile(&index));
+            [index, shuffled].map(|index| Compiler::new(DenyAction::Drop).compile(&index).clone());
         prop_assert_eq!(one, other);
     }
 
@@ -177,7 +179,7 @@ proptest! {
         let (mut any_peer, mut rules) = (BTreeMap::new(), BTreeMap::new());
         for change in more {
             index.apply(change);
-            let compiled = compiler.compile(&index);
+            let compiled = compiler.update(&mut index);
             let sides: Vec<_> =
                 compiled.endpoints.values().flat_map(|e| e.ingress.iter().chain(&e.egress)).collect();
             for side in &sides {
@@ -185,7 +187,8 @@ proptest! {
                 prop_assert_eq!(&side.any_peer, first);
             }
             for side in &sides {
-                for identity in compiled.peers.values() {
+                let of_cidrs = compiled.cidrs.iter().map(|(_, identity)| identity);
+                for identity in compiled.peers.values().chain(of_cidrs) {
                     let key = RuleKey { policy_set: side.policy_set, identity: *identity };
                     let ports = compiled.rules.get(&key).cloned();
                     let first = rules.entry(key).or_insert_with(|| ports.clone());
@@ -201,11 +204,13 @@ proptest! {
 fn random_clusters_lead_to_every_kind_of_answer() {
     let mut runner = TestRunner::deterministic();
     let mut counts = BTreeMap::new();
-    for _ in 0..32 {
+    for _ in 0..64 {
         let changes = cluster().new_tree(&mut runner).unwrap().current();
         let mut index = index_of(&changes, Some(NODE));
         index.set_node_addresses(node_addresses().new_tree(&mut runner).unwrap().current());
-        let compiled = Compiler::new(DenyAction::Drop).compile(&index);
+        let compiled = Compiler::new(DenyAction::Drop).compile(&index).clone();
+        *counts.entry("mixed services").or_insert(0) += compiled.mixed_services.len();
+        *counts.entry("blocks").or_insert(0) += compiled.cidrs.iter().count();
         *counts.entry("rules of identities").or_insert(0) += compiled.rules.len();
         for pod in index.pods().keys() {
             for flow in every_flow() {
@@ -226,8 +231,8 @@ fn random_clusters_lead_to_every_kind_of_answer() {
             }
         }
     }
-    assert_eq!(counts.len(), 10, "{counts:?}");
-    assert!(counts.values().all(|count| *count >= 20), "{counts:?}");
+    assert_eq!(counts.len(), 14, "{counts:?}");
+    assert!(counts.values().all(|count| *count >= 10), "{counts:?}");
 }
 
 /// The changes that make a state out of nothing, each object once.
@@ -236,7 +241,10 @@ fn objects_of(index: &Index) -> Vec<Change> {
     let pods = index.pods().values().cloned().map(Change::PodApplied);
     let policies = index.policies().values().cloned().map(Change::PolicyApplied);
     let complete = Change::SourceComplete(index.is_complete());
-    namespaces.chain(pods).chain(policies).chain([complete]).collect()
+    let services = index.services().values().cloned().map(Change::ServiceApplied);
+    let slices = index.endpoint_slices().values().cloned().map(Change::EndpointSliceApplied);
+    let kinds = namespaces.chain(pods).chain(policies).chain(services).chain(slices);
+    kinds.chain([complete]).collect()
 }
 
 /// Fisher-Yates, by a linear congruential generator.

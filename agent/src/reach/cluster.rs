@@ -150,12 +150,12 @@ fn view(whole: &Index, lone: &NodeName, node: &NodeName) -> Index {
 }
 
 fn at_home(change: Change, lone: &NodeName) -> Change {
-    match change {
-        Change::PodApplied(pod) if pod.node.is_none() => {
-            Change::PodApplied(Pod { node: lone.clone(), ..pod })
-        }
-        change => change,
+    if let Change::PodApplied(pod) = &change
+        && pod.node.is_none()
+    {
+        return Change::PodApplied(Pod { node: lone.clone(), ..pod.clone() });
     }
+    change
 }
 
 fn addresses(whole: &Index, lone: &NodeName, node: &NodeName) -> BTreeSet<IpAddr> {

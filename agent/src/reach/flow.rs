@@ -30,6 +30,15 @@ pub struct FlowSpec {
     pub expect: Option<Outcome>,
 }
 
+/// A flow, and where it stands in its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The number of the line, from one.
+    pub number: usize,
+    /// The flow.
+    pub flow: FlowSpec,
+}
+
 /// One end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -194,11 +203,13 @@ impl fmt::Display for Outcome {
 /// # Errors
 ///
 /// The first line that is not a flow: file, line, field, and what to write there.
-pub fn read(name: &str, text: &str) -> anyhow::Result<Vec<FlowSpec>> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(number, line)| read_line(line).with_context(|| format!("{name}:{}", number + 1)))
-        .collect()
+pub fn read(name: &str, text: &str) -> anyhow::Result<Vec<Line>> {
+    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+    let line = |(line, number)| match read_line(line) {
+        Ok(flow) => Ok(Line { number, flow }),
+        Err(error) => bail!("{name}:{number}: {error:#}"),
+    };
+    lines.map(line).collect()
 }
 
 fn read_line(line: &str) -> anyhow::Result<FlowSpec> {

@@ -1,13 +1,16 @@
 //! Orders of operations and what is left after a plan that was broken off. That no step lets
 //! through what it should not is shown with random clusters in `policy::tests`.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use anyhow::bail;
 use bulkhead_common::value::{PortRange as Range, flags::SECOND_IDENTITY};
 
 use super::*;
-use crate::dataplane::{fake::FakeKernel, op::Execute};
+use crate::{
+    dataplane::{fake::FakeKernel, op::Execute},
+    policy::compiled,
+};
 
 const SET: u32 = 1;
 const WEB: u32 = 2;
@@ -17,15 +20,15 @@ const BATCH: u32 = 3;
 #[derive(Clone)]
 struct State {
     policy: EndpointPolicy,
-    peers: BTreeMap<IpAddr, u32>,
-    rules: BTreeMap<RuleKey, compiled::PortSet>,
+    compiled: Compiled,
 }
 
 impl State {
     fn new() -> Self {
         let side = SidePolicy {
             policy_set: SET,
-            any_peer: compiled::PortSet::NOTHING,
+            any_peer: Arc::new(compiled::PortSet::NOTHING),
+            names_blocks: false,
             policies: BTreeSet::new(),
             closed: None,
         };
@@ -36,18 +39,19 @@ impl State {
             egress: None,
             deny_action: DenyAction::Drop,
         };
-        Self { policy, peers: BTreeMap::new(), rules: BTreeMap::new() }
+        Self { policy, compiled: Compiled::default() }
     }
 
     fn peer(mut self, last: u8, identity: u32) -> Self {
-        self.peers.insert(address(last), identity);
+        self.compiled.peers.insert(address(last), identity);
         self
     }
 
     fn rule(mut self, identity: u32, ports: impl IntoIterator<Item = u16>) -> Self {
         let ranges = ports.into_iter().map(|port| Range { protocol: 6, first: port, last: port });
         let key = RuleKey { policy_set: SET, identity };
-        self.rules.insert(key, compiled::PortSet::from_ranges(ranges));
+        let ports = compiled::PortSet::from_ranges(ranges);
+        self.compiled.rules.insert(key, Arc::new(ports));
         self
     }
 
@@ -60,8 +64,8 @@ impl State {
         let endpoint = |ifindex: &u32| (*ifindex, DesiredEndpoint::Pod(&self.policy));
         Desired {
             endpoints: interfaces.iter().map(endpoint).collect(),
-            peers: &self.peers,
-            rules: &self.rules,
+            compiled: &self.compiled,
+            touched: None,
         }
     }
 }
@@ -84,6 +88,7 @@ fn kinds(ops: &[Op]) -> Vec<&'static str> {
             Op::SetPortRange { .. } => "range",
             Op::SetRule { .. } => "rule",
             Op::SetPeer { .. } => "peer",
+            Op::SetCidr { .. } => "cidr",
             Op::ClearCounters { .. } => "clear",
             Op::SetEndpoint { .. } => "endpoint",
             Op::Attach { .. } => "attach",
@@ -91,6 +96,7 @@ fn kinds(ops: &[Op]) -> Vec<&'static str> {
             Op::RemoveEndpoint { .. } => "remove endpoint",
             Op::RemoveRule { .. } => "remove rule",
             Op::RemovePeer { .. } => "remove peer",
+            Op::RemoveCidr { .. } => "remove cidr",
         })
         .collect()
 }
@@ -222,7 +228,7 @@ fn a_plan_that_was_broken_off_anywhere_is_made_good_by_the_next() {
         execute(&mut programmed, &new, usize::MAX);
         assert_eq!(programmed.endpoints, kernel.kernel.endpoints, "broken off at {fails_at}");
         let slot = slot_of(&programmed.endpoints()[&7]);
-        let identity = |last| programmed.peers[&address(last)].identities[slot];
+        let identity = |last| programmed.peers.map[&address(last)].identities[slot];
         assert_eq!((identity(20), identity(21)), (BATCH, WEB), "broken off at {fails_at}");
         let ranges = reachable(&kernel.kernel, &programmed);
         assert!(ranges.iter().all(Option::is_some), "broken off at {fails_at}: {ranges:?}");

@@ -2,8 +2,10 @@
 
 mod states;
 
+use std::collections::BTreeMap;
+
 use Protocol::{Tcp, Udp};
-use bulkhead_common::value::IDENTITY_NONE;
+use bulkhead_common::{key::RuleKey, verdict::Direction};
 
 use super::*;
 use crate::policy::{
@@ -11,7 +13,8 @@ use crate::policy::{
         all_ports, ip, key, namespace, namespaces, pod, pods, pods_of, policy, port_set, ports,
         rule, tcp, udp,
     },
-    model::{Change, Namespace, ObjectKey, Peer, Protocol, Rule},
+    compiled::{Closed, EndpointPolicy, PortSet, SidePolicy},
+    model::{Change, Namespace, ObjectKey, Pod, Policy, Protocol, Rule},
 };
 
 fn complete(pods: &[Pod], policies: &[Policy]) -> Index {
@@ -27,7 +30,7 @@ fn complete(pods: &[Pod], policies: &[Policy]) -> Index {
 }
 
 fn compile(index: &Index) -> Compiled {
-    Compiler::new(DenyAction::Drop).compile(index)
+    Compiler::new(DenyAction::Drop).compile(index).clone()
 }
 
 fn ingress(name: &str, pod_labels: &str, rules: &[Rule]) -> Policy {
@@ -50,7 +53,8 @@ fn open(pod: &Pod) -> EndpointPolicy {
 
 fn isolated(policy_set: u32, any_peer: PortSet, policies: &[&str]) -> Option<SidePolicy> {
     let policies = policies.iter().map(|name| key(name)).collect();
-    Some(SidePolicy { policy_set, any_peer, policies, closed: None })
+    let any_peer = Arc::new(any_peer);
+    Some(SidePolicy { policy_set, any_peer, names_blocks: false, policies, closed: None })
 }
 
 /// What a pod's ingress allows, without the numbers: with every peer, and with each address.
@@ -58,9 +62,9 @@ fn allowed(compiled: &Compiled, pod: &str) -> (PortSet, BTreeMap<IpAddr, PortSet
     let side = compiled.endpoints[&key(pod)].ingress.as_ref().unwrap();
     let by_address = compiled.peers.iter().filter_map(|(address, identity)| {
         let key = RuleKey { policy_set: side.policy_set, identity: *identity };
-        Some((*address, compiled.rules.get(&key)?.clone()))
+        Some((*address, PortSet::clone(compiled.rules.get(&key)?)))
     });
-    (side.any_peer.clone(), by_address.collect())
+    (PortSet::clone(&side.any_peer), by_address.collect())
 }
 
 #[test]
@@ -91,8 +95,9 @@ fn the_reference_policy_compiles_to_one_identity_and_one_rule() {
         ]),
         rules: BTreeMap::from([(
             RuleKey { policy_set: 1, identity: IDENTITY_FIRST },
-            port_set(&[(Tcp, 3306, 3306)]),
+            Arc::new(port_set(&[(Tcp, 3306, 3306)])),
         )]),
+        ..Compiled::default()
     };
     assert_eq!(compile(&index), expected);
 }
@@ -119,9 +124,10 @@ fn a_policy_isolates_in_the_directions_that_it_has_rules_for() {
             ..policy("a/policy", "")
         };
         let endpoint = compile(&complete(&pods, &[policy])).endpoints[&key("a/p")].clone();
-        let side = || isolated(1, PortSet::NOTHING, &["a/policy"]);
-        assert_eq!(endpoint.ingress, side().filter(|_| with_ingress));
-        assert_eq!(endpoint.egress, side().filter(|_| with_egress));
+        let side = |set| isolated(set, PortSet::NOTHING, &["a/policy"]);
+        let egress_set = if with_ingress { 2 } else { 1 };
+        assert_eq!(endpoint.ingress, side(1).filter(|_| with_ingress));
+        assert_eq!(endpoint.egress, side(egress_set).filter(|_| with_egress));
     }
 }
 
@@ -268,13 +274,13 @@ fn a_refused_policy_closes_its_pods_and_no_others() {
     let refused = Policy {
         ingress: Some(vec![]),
         egress: Some(vec![]),
-        refused: Some("ipBlock is not supported yet".to_owned()),
+        refused: Some("spec.ingress[0]: not understood".to_owned()),
         ..policy("a/refused", "app=db")
     };
     let pods = [pod("a/p", "app=db", &["10.0.0.1"]), pod("a/q", "app=web", &["10.0.0.2"])];
     let compiled = compile(&complete(&pods, &[refused]));
-    let side = isolated(1, PortSet::NOTHING, &["a/refused"]);
-    let closed = EndpointPolicy { ingress: side.clone(), egress: side, ..open(&pods[0]) };
+    let side = |set| isolated(set, PortSet::NOTHING, &["a/refused"]);
+    let closed = EndpointPolicy { ingress: side(1), egress: side(2), ..open(&pods[0]) };
     assert_eq!(
         compiled.endpoints,
         BTreeMap::from([(key("a/p"), closed), (key("a/q"), open(&pods[1]))])
@@ -282,13 +288,17 @@ fn a_refused_policy_closes_its_pods_and_no_others() {
 }
 
 fn closed_by(reason: Closed, pod: &Pod) -> EndpointPolicy {
-    let side = Some(SidePolicy {
-        policy_set: POLICY_SET_FIRST,
-        any_peer: PortSet::NOTHING,
-        policies: BTreeSet::new(),
-        closed: Some(reason),
-    });
-    EndpointPolicy { ingress: side.clone(), egress: side, ..open(pod) }
+    let side = |policy_set| {
+        Some(SidePolicy {
+            policy_set,
+            any_peer: Arc::new(PortSet::NOTHING),
+            names_blocks: false,
+            policies: BTreeSet::new(),
+            closed: Some(reason),
+        })
+    };
+    let (ingress, egress) = (side(POLICY_SET_FIRST), side(POLICY_SET_FIRST + 1));
+    EndpointPolicy { ingress, egress, ..open(pod) }
 }
 
 #[test]
@@ -301,7 +311,7 @@ fn every_pod_is_closed_until_the_source_is_complete() {
     let expected = Compiled {
         endpoints: BTreeMap::from([(key("a/p"), closed_by(Closed::SourceIncomplete, &pod))]),
         peers: BTreeMap::from([(ip("10.1.0.1"), IDENTITY_NODE)]),
-        rules: BTreeMap::new(),
+        ..Compiled::default()
     };
     assert_eq!(compile(&index), expected);
 }
@@ -337,7 +347,7 @@ fn an_address_of_the_node_stays_the_nodes_and_closes_the_pod_that_claims_it() {
     let expected = Compiled {
         endpoints: BTreeMap::from([(key("a/p"), closed_by(Closed::AddressConflict, &pod))]),
         peers: BTreeMap::from([(ip("10.1.0.1"), IDENTITY_NODE)]),
-        rules: BTreeMap::new(),
+        ..Compiled::default()
     };
     assert_eq!(compile(&index), expected);
 }
@@ -351,7 +361,7 @@ fn the_namespace_says_what_denied_peers_see_and_the_agent_where_it_does_not() {
         let namespace = Namespace { deny_action, ..namespace(name, "") };
         index.apply(Change::NamespaceApplied(namespace));
     }
-    let compiled = Compiler::new(DenyAction::Reject).compile(&index);
+    let compiled = Compiler::new(DenyAction::Reject).compile(&index).clone();
     let actions: Vec<_> = compiled.endpoints.values().map(|e| e.deny_action).collect();
     assert_eq!(actions, [DenyAction::Reject, DenyAction::Drop, DenyAction::Reject]);
 }
@@ -369,7 +379,7 @@ fn both_directions_are_compiled_from_their_own_rules() {
     let endpoint = &compiled.endpoints[&key("a/p")];
     let ports = |side: &Option<SidePolicy>| {
         let policy_set = side.as_ref().unwrap().policy_set;
-        compiled.rules[&RuleKey { policy_set, identity }].clone()
+        PortSet::clone(&compiled.rules[&RuleKey { policy_set, identity }])
     };
     assert_eq!(ports(&endpoint.ingress), port_set(&[(Tcp, 80, 80)]));
     assert_eq!(ports(&endpoint.egress), port_set(&[(Udp, 53, 53)]));
@@ -381,11 +391,11 @@ fn what_did_not_change_keeps_its_numbers() {
     let rules = [rule(&[pods("app=web")], &[tcp(80)])];
     let mut index = complete(&pods_, &[ingress("b/policy", "app=db", &rules)]);
     let mut compiler = Compiler::new(DenyAction::Drop);
-    let first = compiler.compile(&index);
+    let first = compiler.compile(&index).clone();
 
     index.apply(Change::PodApplied(pod("a/p", "", &["10.0.0.3"])));
     index.apply(Change::PolicyApplied(ingress("a/policy", "", &[rule(&[pods("")], &[udp(53)])])));
-    let second = compiler.compile(&index);
+    let second = compiler.compile(&index).clone();
     assert_eq!(second.endpoints[&key("b/p")], first.endpoints[&key("b/p")]);
     assert_eq!(second.peers[&ip("10.0.0.2")], first.peers[&ip("10.0.0.2")]);
     assert!(first.rules.iter().all(|(key, ports)| second.rules.get(key) == Some(ports)));
@@ -393,5 +403,5 @@ fn what_did_not_change_keeps_its_numbers() {
 
     index.apply(Change::PolicyDeleted(ObjectKey::new("a", "policy")));
     index.apply(Change::PodDeleted(ObjectKey::new("a", "p")));
-    assert_eq!(compiler.compile(&index), first);
+    assert_eq!(*compiler.compile(&index), first);
 }

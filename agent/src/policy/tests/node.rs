@@ -20,7 +20,7 @@ use crate::{
         plan::{Desired, DesiredEndpoint, Programmed},
     },
     policy::{
-        compiled::Compiled,
+        compile::Compiler,
         evaluate::{Flow, Traffic},
         model::{ObjectKey, Protocol},
     },
@@ -44,7 +44,9 @@ impl Node {
     }
 
     /// Makes the maps hold what was compiled. `look` sees the maps after each operation.
-    pub(super) fn program(&mut self, compiled: &Compiled, mut look: impl FnMut(&Self)) {
+    pub(super) fn program(&mut self, compiler: &mut Compiler, mut look: impl FnMut(&Self)) {
+        let touched = compiler.take_touched();
+        let compiled = compiler.compiled();
         for pod in compiled.endpoints.keys() {
             let next = u32::try_from(self.links.len()).unwrap() + 1;
             self.links.entry(pod.clone()).or_insert(next);
@@ -54,7 +56,7 @@ impl Node {
             .iter()
             .map(|(pod, policy)| (self.links[pod], DesiredEndpoint::Pod(policy)))
             .collect();
-        let desired = Desired { endpoints, peers: &compiled.peers, rules: &compiled.rules };
+        let desired = Desired { endpoints, compiled, touched: Some(&touched) };
         for op in self.programmed.plan(&desired).unwrap() {
             self.kernel.execute(&op).unwrap();
             self.programmed.executed(&op);

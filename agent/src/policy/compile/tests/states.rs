@@ -6,22 +6,31 @@ use super::*;
 
 /// What a pod may do, without the numbers.
 #[derive(Clone, Debug, PartialEq)]
-struct Meaning {
+pub(super) struct Meaning {
     endpoints: BTreeMap<ObjectKey, EndpointPolicy>,
-    allowed: BTreeMap<(ObjectKey, Direction, IpAddr), PortSet>,
+    /// With each address, and with each block where no longer one is.
+    allowed: BTreeMap<(ObjectKey, Direction, IpNet), Arc<PortSet>>,
+    mixed: BTreeSet<MixedService>,
 }
 
 impl Meaning {
-    fn of(compiled: &Compiled) -> Self {
-        let mut meaning = Self { endpoints: compiled.endpoints.clone(), allowed: BTreeMap::new() };
+    pub(super) fn of(compiled: &Compiled) -> Self {
+        let mut meaning = Self {
+            endpoints: compiled.endpoints.clone(),
+            allowed: BTreeMap::new(),
+            mixed: compiled.mixed_services.clone(),
+        };
+        let of_peers = compiled.peers.iter().map(|(a, i)| (IpNet::from(*a), i & !IDENTITY_NODE));
+        let of_cidrs = compiled.cidrs.iter().map(|(net, identity)| (*net, *identity));
+        let identities: Vec<_> = of_peers.chain(of_cidrs).collect();
         for (name, endpoint) in &mut meaning.endpoints {
             let sides = [(Ingress, &mut endpoint.ingress), (Egress, &mut endpoint.egress)];
             for (direction, side) in sides {
                 let Some(side) = side else { continue };
-                for (address, identity) in &compiled.peers {
+                for (net, identity) in &identities {
                     let key = RuleKey { policy_set: side.policy_set, identity: *identity };
                     if let Some(ports) = compiled.rules.get(&key) {
-                        meaning.allowed.insert((name.clone(), direction, *address), ports.clone());
+                        meaning.allowed.insert((name.clone(), direction, *net), ports.clone());
                     }
                 }
                 side.policy_set = 0;
@@ -121,7 +130,7 @@ fn walk(states: impl IntoIterator<Item = State>, repeats: usize) {
                 index.apply(change.clone());
             }
             if repeats > 1 {
-                compiler.compile(&index);
+                compiler.update(&mut index);
             }
         }
         let mut fresh = Index::new(Some("here".to_owned()));
@@ -131,7 +140,8 @@ fn walk(states: impl IntoIterator<Item = State>, repeats: usize) {
         assert_eq!(index, fresh, "{state:#?}");
         let expected = compile(&fresh);
         assert_eq!(compile(&index), expected, "fresh compilers number alike");
-        assert_eq!(Meaning::of(&compiler.compile(&index)), Meaning::of(&expected), "{state:#?}");
+        let updated = compiler.update(&mut index);
+        assert_eq!(Meaning::of(updated), Meaning::of(&expected), "{state:#?}");
         before = state;
     }
 }

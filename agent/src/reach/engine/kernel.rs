@@ -1,0 +1,162 @@
+//! Answers of the programs, run in the kernel on single frames.
+//!
+//! The maps are written as an agent would write them. A node's hundreds of interfaces are not
+//! there, so one pod after the other is put behind the loopback interface's number; nothing is
+//! attached to it, and no frame goes anywhere.
+
+use anyhow::{Context as _, Result, bail};
+use aya::{TestRun as _, TestRunOptions};
+use bulkhead_common::{
+    abi,
+    value::Endpoint,
+    verdict::{Direction, Verdict},
+};
+
+use super::{Answer, Engine, frame, in_batches, node_maps::NodeMaps};
+use crate::{
+    dataplane::{
+        counters::Count,
+        kernel::{Kernel, Options},
+        op::{Execute as _, Op},
+    },
+    policy::{index::Index, model::ObjectKey},
+    reach::{
+        cluster::{Cluster, NodeName},
+        course::Question,
+        flow::Outcome,
+    },
+};
+
+/// `TCX_NEXT` (linux/pkt_cls.h): the frame goes on.
+const NEXT: u32 = u32::MAX;
+/// `TC_ACT_SHOT`: the frame is dropped.
+const SHOT: u32 = 2;
+/// Some device that is not the pod's.
+const ELSEWHERE: u32 = 7;
+/// The block of counters of whichever pod is asked.
+const BLOCK: u32 = 1;
+
+/// The programs and their maps in the kernel: one node's at a time.
+pub struct KernelMaps {
+    kernel: Kernel,
+    node: Option<(NodeName, NodeMaps)>,
+    asked: Option<ObjectKey>,
+    /// Of [`BLOCK`], by the last look; `None`: reasons are not asked for.
+    counts: Option<Vec<Count>>,
+}
+
+impl KernelMaps {
+    /// Loads the programs, which takes some 100 ms.
+    ///
+    /// # Errors
+    ///
+    /// See [`Kernel::load`].
+    pub fn load() -> Result<Self> {
+        let kernel = Kernel::load(Options::default())?;
+        let counts = Some(kernel.counters().read(BLOCK)?);
+        Ok(Self { kernel, node: None, asked: None, counts })
+    }
+
+    /// Loads the programs. Answers come faster, and say no more than `allowed` and `denied`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Kernel::load`].
+    pub fn load_without_reasons() -> Result<Self> {
+        let kernel = Kernel::load(Options::default())?;
+        Ok(Self { kernel, node: None, asked: None, counts: None })
+    }
+
+    fn program(
+        &mut self,
+        node: &NodeName,
+        index: &mut Index,
+        questions: &[&Question],
+    ) -> Result<()> {
+        if self.node.as_ref().is_some_and(|(programmed, _)| programmed != node) {
+            self.forget()?;
+        }
+        let (_, maps) = self.node.get_or_insert_with(|| (node.clone(), NodeMaps::new()));
+        let ops = maps.plan(index, questions)?;
+        maps.execute(&ops, &mut self.kernel)?;
+        self.asked = None;
+        Ok(())
+    }
+
+    fn answer(&mut self, index: &Index, question: &Question) -> Result<Answer> {
+        if self.asked.as_ref() != Some(&question.pod) {
+            let (_, maps) = self.node.as_ref().context("no node is in the maps")?;
+            let endpoint = maps.endpoint(&question.pod)?;
+            let endpoint = Endpoint { counters: BLOCK, ..endpoint };
+            self.kernel.execute(&Op::SetEndpoint { ifindex: frame::IFINDEX, endpoint })?;
+            self.asked = Some(question.pod.clone());
+        }
+        let frame = frame::opening(index, question)?;
+        let (program, ingress_ifindex) =
+            match (question.flow.direction, question.flow.from_own_node) {
+                (Direction::Ingress, true) => (abi::name::TO_POD, 0),
+                (Direction::Ingress, false) => (abi::name::TO_POD, ELSEWHERE),
+                (Direction::Egress, _) => (abi::name::FROM_POD, frame::IFINDEX),
+            };
+        let context = context(ingress_ifindex);
+        let run = self.kernel.program(program)?.test_run(TestRunOptions {
+            data_in: Some(&frame),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        });
+        let action = run.context("the kernel does not run the program on a frame")?.return_value;
+        let outcome = match action {
+            NEXT => Outcome::Allow,
+            SHOT => Outcome::Deny,
+            other => bail!("the program {program} says {other}, which is no verdict"),
+        };
+        match self.reason()? {
+            Some(verdict) => Ok(Answer { outcome, ..Answer::of(verdict) }),
+            None => Ok(Answer {
+                outcome,
+                reason: match outcome {
+                    Outcome::Allow => "allowed",
+                    Outcome::Deny => "denied",
+                },
+            }),
+        }
+    }
+
+    /// The verdict whose counter moved since the last look.
+    fn reason(&mut self) -> Result<Option<Verdict>> {
+        let Some(before) = &self.counts else { return Ok(None) };
+        let counts = self.kernel.counters().read(BLOCK)?;
+        let moved = before.iter().zip(&counts).find(|(before, after)| before != after);
+        let verdict = moved.map(|(_, after)| after.verdict).context("no counter moved")?;
+        self.counts = Some(counts);
+        Ok(Some(verdict))
+    }
+}
+
+impl Engine for KernelMaps {
+    fn answers(&mut self, cluster: &mut Cluster, questions: &[Question]) -> Result<Vec<Answer>> {
+        in_batches(cluster, questions, |node, index, questions| {
+            self.program(node, index, questions)?;
+            questions.iter().map(|question| self.answer(index, question)).collect()
+        })
+    }
+
+    fn forget(&mut self) -> Result<()> {
+        if let Some((_, mut maps)) = self.node.take() {
+            let ops = maps.plan_empty()?;
+            maps.execute(&ops, &mut self.kernel)?;
+        }
+        self.asked = None;
+        Ok(())
+    }
+}
+
+/// A `__sk_buff` (linux/bpf.h) up to `ifindex`; the kernel takes the rest for zero.
+fn context(ingress_ifindex: u32) -> [u8; 44] {
+    let mut context = [0; 44];
+    let (_, ends) = context.split_at_mut(36);
+    let (ingress, own) = ends.split_at_mut(4);
+    ingress.copy_from_slice(&ingress_ifindex.to_ne_bytes());
+    own.copy_from_slice(&frame::IFINDEX.to_ne_bytes());
+    context
+}
