@@ -22,7 +22,7 @@ use crate::{
     links::LinkState,
     policy::{
         compile::Compiler,
-        compiled::{Compiled, EndpointPolicy, SidePolicy},
+        compiled::{Compiled, EndpointPolicy, MixedService, SidePolicy},
         index::Index,
         model::{Change, ObjectKey},
     },
@@ -201,6 +201,12 @@ impl<K: Execute> Enforcer<K> {
             .values()
             .filter(|pod| side(pod, direction).is_some())
             .count()
+    }
+
+    /// Ports of services that pods of this node may not reach although they may reach a part of
+    /// the backends.
+    pub fn mixed_services(&self) -> &BTreeSet<MixedService> {
+        &self.compiler.compiled().mixed_services
     }
 
     /// What is behind which interface.

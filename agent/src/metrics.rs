@@ -54,6 +54,7 @@ pub struct Metrics {
     rejected_objects: Family<Label, Gauge>,
     endpoints: Family<Label, Gauge>,
     isolated_endpoints: Family<Label, Gauge>,
+    mixed_services: Gauge,
     map_entries: Family<Label, Gauge<u64, AtomicU64>>,
     map_capacity: Family<Label, Gauge<u64, AtomicU64>>,
     drop_events: Family<Label, Counter>,
@@ -75,6 +76,7 @@ impl Metrics {
             rejected_objects: Family::default(),
             endpoints: Family::default(),
             isolated_endpoints: Family::default(),
+            mixed_services: Gauge::default(),
             map_entries: Family::default(),
             map_capacity: Family::default(),
             drop_events: Family::default(),
@@ -138,9 +140,15 @@ impl Metrics {
             self.isolated_endpoints.clone(),
         );
         registry.register(
+            "bulkhead_mixed_services",
+            "Ports of services whose backends the egress policies of this node's pods allow in \
+             part only, so that these pods may not reach the service at all. The log names each",
+            self.mixed_services.clone(),
+        );
+        registry.register(
             "bulkhead_map_entries",
             "Entries in a map of the kernel. When a map is full, every pod keeps the policy it had, \
-             new pods stay open, and the agent is not ready",
+             new pods are closed, and the agent is not ready",
             self.map_entries.clone(),
         );
         registry.register(
@@ -223,6 +231,11 @@ impl Metrics {
         self.isolated_endpoints
             .get_or_create(&[("direction", direction.as_str())])
             .set(gauge(count));
+    }
+
+    /// How many ports of services pods of this node may not reach for a part of the backends.
+    pub fn set_mixed_services(&self, count: usize) {
+        self.mixed_services.set(gauge(count));
     }
 
     /// How full a map is.

@@ -18,7 +18,7 @@ use crate::{
     health::Health,
     manifests::{ProblemKind, Scan},
     metrics::{CounterSource, DropEventOutcome, EndpointState, Map, Metrics, PacketCount},
-    policy::model::ObjectKey,
+    policy::{compiled::MixedService, model::ObjectKey},
 };
 
 /// The kernel's counters, with the names of pods.
@@ -74,6 +74,7 @@ struct Said {
     conflicts: BTreeSet<String>,
     doubts: BTreeSet<String>,
     unenforced: BTreeSet<String>,
+    mixed_services: BTreeSet<String>,
     reconcile: BTreeSet<String>,
 }
 
@@ -178,6 +179,7 @@ impl Report {
         for direction in Direction::ALL {
             self.metrics.set_isolated_endpoints(direction, enforcer.isolated(direction));
         }
+        self.metrics.set_mixed_services(enforcer.mixed_services().len());
         for fill in enforcer.programmed().fill() {
             let map = Map::ALL.iter().find(|map| fill.map.eq_ignore_ascii_case(map.as_str()));
             if let Some(map) = map {
@@ -203,6 +205,14 @@ impl Report {
             )
         });
         say(&mut self.said.conflicts, conflicts.collect(), |line| tracing::error!("{line}"));
+        let mixed = enforcer.mixed_services().iter().map(|MixedService { service, protocol, port }| {
+            format!(
+                "service {service}, {protocol} {port}: egress policies of pods of this node allow \
+                 a part of its backends only, so these pods may not reach it; allow all of its \
+                 backends, or name its address by an ipBlock"
+            )
+        });
+        say(&mut self.said.mixed_services, mixed.collect(), |line| tracing::warn!("{line}"));
         let doubts = enforcer.bindings().iter().filter_map(|(ifindex, binding)| match binding {
             Binding::Pod(_) => None,
             Binding::Closed(doubt) => Some(format!("interface {ifindex} is closed: {doubt}")),

@@ -43,6 +43,10 @@ words! {
         PeersV4 => "peers_v4",
         /// IPv6 addresses that some policy of this node asks about.
         PeersV6 => "peers_v6",
+        /// IPv4 prefixes at which what the policies of this node say about addresses changes.
+        CidrsV4 => "cidrs_v4",
+        /// IPv6 prefixes at which what the policies of this node say about addresses changes.
+        CidrsV6 => "cidrs_v6",
         /// Pairs of policy set and identity that allow something.
         Rules => "rules",
         /// Port ranges of all rules.

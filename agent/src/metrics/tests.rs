@@ -59,6 +59,7 @@ fn the_page_of_a_small_node_is_this() {
     metrics.set_rejected_objects(ProblemKind::NetworkPolicy, 1);
     metrics.set_endpoints(EndpointState::Attached, 2);
     metrics.set_isolated_endpoints(Ingress, 1);
+    metrics.set_mixed_services(1);
     metrics.set_map(Map::Rules, 12, 262_144);
     metrics.count_drop_events(DropEventOutcome::Logged, 1);
     metrics.count_drop_events(DropEventOutcome::Logged, 1);

@@ -223,7 +223,9 @@ impl Index {
         self.dirty.pods.insert(pod.key.clone());
         if is_live(&pod) {
             for address in &pod.addresses {
-                let claimants = self.claims.entry(*address).or_default();
+                // Nearly always there is one alone, and no room is kept for more.
+                let claimants =
+                    self.claims.entry(*address).or_insert_with(|| Vec::with_capacity(1));
                 if let Err(place) = claimants.binary_search(&pod.key) {
                     claimants.insert(place, pod.key.clone());
                 }

@@ -20,7 +20,7 @@ use super::{
     model::{Change, ObjectKey, Protocol},
 };
 
-fn index_of(changes: &[Change], node: Option<&str>) -> Index {
+pub(super) fn index_of(changes: &[Change], node: Option<&str>) -> Index {
     let mut index = Index::new(node.map(str::to_owned));
     for change in changes {
         index.apply(change.clone());
@@ -82,7 +82,7 @@ fn assert_programmed_is_as_evaluated(index: &Index, compiled: &Compiled, node: &
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(cases(48)))]
 
     #[test]
     fn what_is_programmed_allows_what_the_specification_allows_in_one_state_after_the_other(
@@ -199,6 +199,11 @@ proptest! {
     }
 }
 
+/// How many random cases: as many as the environment says, or these.
+pub(super) fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
 /// A property that holds because nothing ever happens would be worth nothing.
 #[test]
 fn random_clusters_lead_to_every_kind_of_answer() {
@@ -236,7 +241,7 @@ fn random_clusters_lead_to_every_kind_of_answer() {
 }
 
 /// The changes that make a state out of nothing, each object once.
-fn objects_of(index: &Index) -> Vec<Change> {
+pub(super) fn objects_of(index: &Index) -> Vec<Change> {
     let namespaces = index.namespaces().values().cloned().map(Change::NamespaceApplied);
     let pods = index.pods().values().cloned().map(Change::PodApplied);
     let policies = index.policies().values().cloned().map(Change::PolicyApplied);
@@ -248,7 +253,7 @@ fn objects_of(index: &Index) -> Vec<Change> {
 }
 
 /// Fisher-Yates, by a linear congruential generator.
-fn shuffle<T>(items: &mut [T], mut seed: u64) {
+pub(super) fn shuffle<T>(items: &mut [T], mut seed: u64) {
     for last in (1..items.len()).rev() {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         items.swap(last, (seed >> 33) as usize % (last + 1));

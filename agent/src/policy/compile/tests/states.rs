@@ -2,7 +2,14 @@
 
 use Direction::{Egress, Ingress};
 
+use bulkhead_common::value::IDENTITY_NODE;
+use proptest::{collection, prelude::*};
+
 use super::*;
+use crate::policy::{
+    arbitrary::{NODE, change, cluster, node_addresses},
+    tests::{cases, index_of, objects_of, shuffle},
+};
 
 /// What a pod may do, without the numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -186,4 +193,42 @@ fn every_state_differs_from_its_neighbour_in_what_it_compiles_to() {
         })
         .collect();
     assert!(compiled.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(96)))]
+
+    /// Changes come in batches of any size, each batch shuffled as far as its changes are of
+    /// different objects, and some of them twice.
+    #[test]
+    fn what_an_incremental_compiler_makes_means_what_a_fresh_one_makes(
+        changes in cluster(),
+        node_addresses in node_addresses(),
+        batches in collection::vec(collection::vec((change(), 1_usize..3), 1..10), 1..6),
+        seed in any::<u64>(),
+    ) {
+        let mut index = index_of(&changes, Some(NODE));
+        index.set_node_addresses(node_addresses.clone());
+        let mut compiler = Compiler::new(DenyAction::Drop);
+        compiler.update(&mut index);
+        for batch in batches {
+            for (change, times) in batch {
+                for _ in 0..times {
+                    index.apply(change.clone());
+                }
+            }
+            compiler.update(&mut index);
+            let mut objects = objects_of(&index);
+            shuffle(&mut objects, seed);
+            let mut fresh = index_of(&objects, Some(NODE));
+            fresh.set_node_addresses(node_addresses.clone());
+            let expected = Meaning::of(&compile(&fresh));
+            prop_assert_eq!(&Meaning::of(compiler.compiled()), &expected);
+            // And nothing is remembered that the state does not need.
+            let sizes = |c: &Compiled| {
+                (c.peers.len(), c.cidrs.iter().count(), c.rules.len())
+            };
+            prop_assert_eq!(sizes(compiler.compiled()), sizes(&compile(&fresh)));
+        }
+    }
 }
