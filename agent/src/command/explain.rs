@@ -119,7 +119,8 @@ impl Explain {
         ExitCode::from(status.code())
     }
 
-    /// Explains on `out`, tells what is wrong on `err`, and says how it went.
+    /// Explains on `out`, tells what is wrong on `err`, and says how it went. Words for people come
+    /// with colour; who does not want it strips it, as `anstream` does off a terminal.
     pub fn tell(&self, out: &mut impl Write, err: &mut impl Write) -> Status {
         match self.answer(err).and_then(|report| {
             self.write(&report, out).context("cannot write the explanation")?;
@@ -129,7 +130,7 @@ impl Explain {
             Ok(Outcome::Deny) => Status::Denied,
             Err(error) => {
                 // Nobody is left to be told if standard error is gone, too.
-                drop(err.write_all(super::told(&error).as_bytes()));
+                drop(writeln!(err, "error: {error:#}"));
                 Status::Unknown
             }
         }

@@ -1,19 +1,16 @@
 //! Blocks of addresses, read as the API server reads them.
 //!
 //! Old servers stored what newer ones refuse, and new ones keep it. So a block is read as the
-//! server does (`ParseCIDRSloppy` of `k8s.io/utils/net`): leading zeros are decimal, bits beyond
-//! the prefix don't count, and a block of IPv4-mapped addresses is the IPv4 block.
+//! server does (`ParseCIDRSloppy` of `k8s.io/utils/net`): bits beyond the prefix don't count, and a
+//! block of IPv4-mapped addresses is the IPv4 block.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
 use crate::{api, policy::model::IpBlock};
 
-use super::{Defect, FieldPath};
+use super::{Defect, FieldPath, address};
 
 /// Bits in front of the IPv4 address in an IPv4-mapped one (RFC 4291, section 2.5.5.2).
 const MAPPED_PREFIX_LEN: u8 = 96;
@@ -44,8 +41,8 @@ fn network(text: &str) -> Result<IpNet, String> {
         format!("`{text}` is not a block of addresses; write one such as 10.0.0.0/8 or fd00::/8")
     };
     let (address, len) = text.split_once('/').ok_or_else(unreadable)?;
-    let address = self::address(address).ok_or_else(unreadable)?;
-    let len: u8 = decimal(len).ok_or_else(unreadable)?;
+    let address = address::parse(address).ok_or_else(unreadable)?;
+    let len: u8 = address::decimal(len).ok_or_else(unreadable)?;
     let canonical = address.to_canonical();
     let is_mapped = canonical != address;
     let len = if is_mapped {
@@ -59,25 +56,4 @@ fn network(text: &str) -> Result<IpNet, String> {
         len
     };
     IpNet::new(canonical, len).map(|net| net.trunc()).map_err(|_| unreadable())
-}
-
-fn address(text: &str) -> Option<IpAddr> {
-    let Some((head, tail)) = text.rsplit_once(':') else {
-        return dotted(text).map(IpAddr::V4);
-    };
-    if tail.contains('.') {
-        return format!("{head}:{}", dotted(tail)?).parse().ok().map(IpAddr::V6);
-    }
-    text.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
-}
-
-/// An IPv4 address, each part of it decimal.
-fn dotted(text: &str) -> Option<Ipv4Addr> {
-    let parts: Vec<u8> = text.split('.').map(decimal).collect::<Option<_>>()?;
-    <[u8; 4]>::try_from(parts).ok().map(Ipv4Addr::from)
-}
-
-/// Digits and nothing else, leading zeros too.
-fn decimal(text: &str) -> Option<u8> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }

@@ -8,8 +8,10 @@ use super::*;
 use crate::policy::{index::Index, model::ObjectKey};
 
 mod bad_input;
+mod bad_policies;
 mod properties;
 mod reading;
+mod services;
 mod watching;
 
 const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
@@ -26,6 +28,25 @@ spec:
   ingress:
     - from:
         - podSelector: {matchLabels: {app: web}}
+";
+const SERVICE: &str = "apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec:
+  clusterIP: 10.96.0.10
+  ports: [{name: sql, port: 3306}]
+";
+const SLICE: &str = "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: db-1, namespace: shop, labels: {kubernetes.io/service-name: db}}
+addressType: IPv4
+endpoints: [{addresses: [10.0.0.10]}]
+ports: [{name: sql, port: 3306}]
+";
+const NODE: &str = "apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 192.168.0.1}]}
 ";
 
 /// A directory, the source that looks at it, and what became of everything that the source said.

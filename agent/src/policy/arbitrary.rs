@@ -69,9 +69,9 @@ pub fn change() -> impl Strategy<Value = Change> {
         1 => object_key().prop_map(Change::PodDeleted),
         9 => policy().prop_map(Change::PolicyApplied),
         2 => object_key().prop_map(Change::PolicyDeleted),
-        3 => service().prop_map(Change::ServiceApplied),
-        1 => object_key().prop_map(Change::ServiceDeleted),
-        4 => endpoint_slice().prop_map(Change::EndpointSliceApplied),
+        4 => service().prop_map(Change::ServiceApplied),
+        1 => service_key().prop_map(Change::ServiceDeleted),
+        5 => endpoint_slice().prop_map(Change::EndpointSliceApplied),
         1 => object_key().prop_map(Change::EndpointSliceDeleted),
         1 => prop::bool::weighted(0.9).prop_map(Change::SourceComplete),
     ]
@@ -79,8 +79,8 @@ pub fn change() -> impl Strategy<Value = Change> {
 
 /// Changes that make a cluster out of nothing, nearly always a complete one.
 pub fn cluster() -> impl Strategy<Value = Vec<Change>> {
-    let complete = prop::bool::weighted(0.95).prop_map(Change::SourceComplete);
-    (collection::vec(change(), 8..60), complete).prop_map(|(mut changes, complete)| {
+    let complete = prop::bool::weighted(0.9).prop_map(Change::SourceComplete);
+    (collection::vec(change(), 8..90), complete).prop_map(|(mut changes, complete)| {
         changes.push(complete);
         changes
     })
@@ -163,9 +163,9 @@ pub fn ip_block() -> impl Strategy<Value = IpBlock> {
 /// A service with up to two addresses, some of which are somebody else's.
 pub fn service() -> impl Strategy<Value = Service> {
     let addresses = [&SERVICE_ADDRESSES[..], &["10.0.0.3", "10.1.0.1"]].concat();
-    let port = (sample::select(&PORT_NAMES), protocol(), sample::select(&PORTS))
+    let port = (sample::select(&PORT_NAMES), service_protocol(), sample::select(&PORTS))
         .prop_map(|(name, protocol, port)| ServicePort { name: name.to_owned(), protocol, port });
-    (object_key(), sample::subsequence(addresses, 0..=2), collection::vec(port, 0..=2)).prop_map(
+    (service_key(), sample::subsequence(addresses, 0..=3), collection::vec(port, 1..=3)).prop_map(
         |(key, addresses, ports)| Service {
             key,
             addresses: addresses.into_iter().map(ip).collect(),
@@ -177,18 +177,19 @@ pub fn service() -> impl Strategy<Value = Service> {
 /// A slice of up to three backends: pods mostly, and addresses of the node and of nobody.
 pub fn endpoint_slice() -> impl Strategy<Value = EndpointSlice> {
     let backends: Vec<IpAddr> = every_address().into_iter().collect();
-    let port =
-        (sample::select(&PORT_NAMES), protocol(), option::weighted(0.9, sample::select(&PORTS)))
-            .prop_map(|(name, protocol, port)| SlicePort { name: name.to_owned(), protocol, port });
+    let backend = prop_oneof![3 => sample::select(pod_addresses()), 1 => sample::select(backends)];
+    let number = option::weighted(0.95, sample::select(&PORTS));
+    let port = (sample::select(&PORT_NAMES), service_protocol(), number)
+        .prop_map(|(name, protocol, port)| SlicePort { name: name.to_owned(), protocol, port });
     (
         object_key(),
-        sample::select(&NAMES),
-        collection::vec(port, 0..=2),
-        collection::btree_set(sample::select(backends), 0..=3),
+        service_key(),
+        collection::vec(port, 1..=3),
+        collection::btree_set(backend, 0..=3),
     )
         .prop_map(|(key, service, ports, ready)| EndpointSlice {
-            key,
-            service: service.into(),
+            key: ObjectKey { namespace: service.namespace, ..key },
+            service: service.name,
             ports,
             ready,
         })
@@ -227,6 +228,15 @@ fn port_match() -> impl Strategy<Value = PortMatch> {
 fn named_port() -> impl Strategy<Value = NamedPort> {
     (sample::select(&PORT_NAMES), protocol(), sample::select(&PORTS))
         .prop_map(|(name, protocol, number)| NamedPort { name: name.into(), protocol, number })
+}
+
+/// Of few services, so that slices belong to some.
+fn service_key() -> impl Strategy<Value = ObjectKey> {
+    sample::select(&["a/p", "a/q", "b/p"]).prop_map(key)
+}
+
+fn service_protocol() -> impl Strategy<Value = Protocol> {
+    prop::bool::weighted(0.8).prop_map(|tcp| if tcp { Protocol::Tcp } else { Protocol::Udp })
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {

@@ -204,7 +204,7 @@ proptest! {
 fn random_clusters_lead_to_every_kind_of_answer() {
     let mut runner = TestRunner::deterministic();
     let mut counts = BTreeMap::new();
-    for _ in 0..32 {
+    for _ in 0..64 {
         let changes = cluster().new_tree(&mut runner).unwrap().current();
         let mut index = index_of(&changes, Some(NODE));
         index.set_node_addresses(node_addresses().new_tree(&mut runner).unwrap().current());
@@ -232,7 +232,7 @@ fn random_clusters_lead_to_every_kind_of_answer() {
         }
     }
     assert_eq!(counts.len(), 14, "{counts:?}");
-    assert!(counts.values().all(|count| *count >= 20), "{counts:?}");
+    assert!(counts.values().all(|count| *count >= 10), "{counts:?}");
 }
 
 /// The changes that make a state out of nothing, each object once.

@@ -42,6 +42,8 @@ struct Node {
     ranges: Vec<PortRange>,
     rules: BTreeMap<RuleKey, PortSet>,
     peers: BTreeMap<IpAddr, Peer>,
+    /// Leading bytes, and what holds where no longer ones match.
+    cidrs: Vec<(Vec<u8>, Peer)>,
     flows: RefCell<BTreeMap<AnyFlowKey, Flow>>,
     now_ns: Cell<u64>,
 }
@@ -65,6 +67,7 @@ impl Node {
             ranges: Vec::new(),
             rules: BTreeMap::new(),
             peers: BTreeMap::new(),
+            cidrs: Vec::new(),
             flows: RefCell::default(),
             now_ns: Cell::new(1_000_000 * NS_PER_SEC),
         }
@@ -114,6 +117,11 @@ macro_rules! maps {
         impl Maps<$n> for Node {
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
                 self.peers.get(&IpAddr::from(address.0)).copied()
+            }
+
+            fn cidr(&self, address: &Address<$n>) -> Option<Peer> {
+                let around = self.cidrs.iter().filter(|(bytes, _)| address.0.starts_with(bytes));
+                around.max_by_key(|(bytes, _)| bytes.len()).map(|(_, peer)| *peer)
             }
 
             fn rule(&self, key: &RuleKey) -> Option<PortSet> {

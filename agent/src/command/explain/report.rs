@@ -197,7 +197,8 @@ fn nobody_to_ask(objects: &Index, spec: &FlowSpec) -> Result<&'static str> {
             spec.to
         );
     }
-    if name(&spec.from) == name(&spec.to) {
+    let both = name(&spec.from);
+    if both == name(&spec.to) && objects.pods().keys().any(|key| key.to_string() == both) {
         return Ok("a pod always reaches itself");
     }
     Ok("neither end is a pod that policies concern: nodes, pods on a node's network and addresses \

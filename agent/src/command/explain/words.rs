@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use bulkhead_common::verdict::Direction;
+use bulkhead_common::{packet::protocol, verdict::Direction};
 
 use crate::policy::{
     closest::{Closest, Lacks},
@@ -32,8 +32,7 @@ pub(super) const fn direction_word(direction: Direction) -> &'static str {
 pub(super) fn traffic(traffic: Traffic) -> String {
     match traffic {
         Traffic::Port(protocol, port) => format!("{protocol} {port}"),
-        Traffic::Other(1) => "ICMP".to_owned(),
-        Traffic::Other(58) => "ICMPv6".to_owned(),
+        Traffic::Other(protocol::ICMP | protocol::ICMPV6) => "ICMP".to_owned(),
         Traffic::Other(number) => format!("IP protocol {number}"),
     }
 }
@@ -49,6 +48,10 @@ pub(super) fn whose(objects: &Index, address: IpAddr) -> String {
     let mut on_host = objects.pods().values().filter(|pod| pod.host_network && !pod.ended);
     if let Some(pod) = on_host.find(|pod| pod.addresses.contains(&address)) {
         return format!("{} on its node's network", pod.key);
+    }
+    if let Some(conflict) = objects.conflicts().find(|conflict| conflict.address == address) {
+        let claimants: Vec<String> = conflict.claimants.iter().map(ToString::to_string).collect();
+        return format!("an address shared by {}", claimants.join(", "));
     }
     match objects.services().values().find(|service| service.addresses.contains(&address)) {
         Some(service) => format!("the service {}", service.key),

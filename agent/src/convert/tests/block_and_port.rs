@@ -1,5 +1,8 @@
 //! Peers that are blocks of addresses, and ports by number, range and name.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -48,6 +51,50 @@ fn a_block_is_read_as_the_server_that_stored_it_read_it() {
         ),
     ] {
         assert_eq!(block(written.clone()), Ok(expected.to_owned()), "{written}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The block holds what shares its prefix, bit for bit, and nothing else.
+    #[test]
+    fn however_a_block_is_written_it_holds_what_shares_its_prefix(
+        bits: u32, other: u32, len in 0..=32_u32, form in 0..4,
+    ) {
+        let [a, b, c, d] = bits.to_be_bytes();
+        let text = match form {
+            0 => format!("{a}.{b}.{c}.{d}/{len}"),
+            1 => format!("{a:03}.{b:04}.{c:02}.{d:03}/{len:03}"),
+            2 => format!("::ffff:{a}.{b}.{c:03}.{d}/{}", len + 96),
+            _ => format!("0:0:0:0:0:FFFF:{a:X}{b:02X}:{c:X}{d:02X}/{}", len + 96),
+        };
+        let spec = json!({"ingress": [{"from": [{"ipBlock": {"cidr": text}}]}]});
+        let rules = sound(spec).ingress.unwrap();
+        let [Peer::Block(block)] = &**rules[0].peers.as_ref().unwrap() else { panic!("{text}") };
+        let differ = bits ^ other;
+        let near = bits ^ differ.checked_shr(len).unwrap_or(0);
+        for (address, expected) in
+            [(bits, true), (near, true), (other, differ.leading_zeros() >= len)]
+        {
+            prop_assert_eq!(block.contains(IpAddr::V4(Ipv4Addr::from(address))), expected);
+        }
+        prop_assert!(!block.contains(IpAddr::V6(Ipv4Addr::from(bits).to_ipv6_mapped())));
+    }
+
+    #[test]
+    fn a_block_of_ipv6_holds_what_shares_its_prefix(bits: u128, other: u128, len in 0..=128_u32) {
+        let address = Ipv6Addr::from(bits);
+        prop_assume!(address.to_ipv4_mapped().is_none());
+        let text = format!("{address}/{len}").to_uppercase();
+        let spec = json!({"ingress": [{"from": [{"ipBlock": {"cidr": text}}]}]});
+        let rules = sound(spec).ingress.unwrap();
+        let [Peer::Block(block)] = &**rules[0].peers.as_ref().unwrap() else { panic!("{text}") };
+        let near = bits ^ (bits ^ other).checked_shr(len).unwrap_or(0);
+        let shares = (bits ^ other).leading_zeros() >= len;
+        for (address, expected) in [(bits, true), (near, true), (other, shares)] {
+            prop_assert_eq!(block.contains(IpAddr::V6(Ipv6Addr::from(address))), expected);
+        }
     }
 }
 
@@ -128,7 +175,7 @@ fn a_block_and_a_selector_in_one_peer_are_told() {
 
 #[test]
 fn a_policy_may_have_as_many_excepts_as_the_server_stores() {
-    let except = |n: u32| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string() + "/32";
+    let except = |n: u32| Ipv4Addr::from(0x0a00_0000 + n).to_string() + "/32";
     let except: Vec<_> = (0..120_000).map(except).collect();
     let spec =
         json!({"ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": except}}]}]});

@@ -94,6 +94,11 @@ fn addresses_come_from_pod_ips_and_else_from_pod_ip() {
     assert_eq!(addresses(json!({"podIP": "10.0.0.10", "podIPs": []})), one);
     assert_eq!(addresses(json!({"podIP": "10.0.0.9", "podIPs": [{"ip": "10.0.0.10"}]})), one);
     assert_eq!(addresses(json!({"podIPs": [{"ip": "::ffff:10.0.0.10"}]})), one);
+    assert_eq!(
+        addresses(json!({"podIPs": [{"ip": "010.0.0.010"}]})),
+        one,
+        "as old servers read it"
+    );
     let twice = json!({"podIPs": [{"ip": "10.0.0.10"}, {"ip": "10.0.0.10"}]});
     assert_eq!(addresses(twice), one);
 }
@@ -107,8 +112,8 @@ fn a_pod_without_address_is_a_pod() {
 
 #[test]
 fn an_address_that_is_none_is_told_and_the_others_count() {
-    let status = json!({"podIPs": [{"ip": "10.0.0.010"}, {"ip": "fd00::1"}]});
-    let problem = "status.podIPs[0].ip: `10.0.0.010` is not an IP address; write one such as \
+    let status = json!({"podIPs": [{"ip": "10.0.0.l0"}, {"ip": "fd00::1"}]});
+    let problem = "status.podIPs[0].ip: `10.0.0.l0` is not an IP address; write one such as \
                    10.0.0.10 or fd00:10::10";
     assert_eq!(addresses(status), (vec!["fd00::1".to_owned()], vec![problem.to_owned()]));
 

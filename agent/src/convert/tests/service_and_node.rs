@@ -131,7 +131,7 @@ fn a_slice_has_the_addresses_that_are_ready() {
         {"addresses": ["10.0.0.1", "10.0.0.2"]},
         {"addresses": ["10.0.0.3"], "conditions": null},
         {"addresses": ["10.0.0.4"], "conditions": {"ready": null, "serving": false}},
-        {"addresses": ["10.0.0.5"], "conditions": {"ready": true}},
+        {"addresses": ["010.0.0.005"], "conditions": {"ready": true}},
         {"addresses": ["10.0.0.6"], "conditions": {"ready": false, "serving": true}},
         {"addresses": null},
     ]);

@@ -9,6 +9,9 @@ const PIECES: &[&str] = &[
     POLICY,
     POD,
     NAMESPACE,
+    SERVICE,
+    SLICE,
+    NODE,
     "---\n",
     "\n",
     "- ",
@@ -52,7 +55,7 @@ fn soup() -> impl Strategy<Value = String> {
 
 /// A sound manifest with one piece of it replaced.
 fn mutated() -> impl Strategy<Value = Vec<u8>> {
-    let whole = format!("{NAMESPACE}---\n{POD}---\n{POLICY}").into_bytes();
+    let whole = format!("{NAMESPACE}---\n{POD}---\n{SLICE}---\n{POLICY}").into_bytes();
     let length = whole.len();
     (0..length, 0..12_usize, proptest::collection::vec(any::<u8>(), 0..4)).prop_map(
         move |(start, len, bytes)| {
@@ -66,8 +69,9 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 /// A manifest that may disagree with the other files'.
 fn manifest() -> impl Strategy<Value = String> {
     let variants = vec!["app: web", "app: shop", "app: yes"];
-    let text = proptest::sample::select(&[NAMESPACE, POD, POLICY][..]);
+    let text = proptest::sample::select(&[NAMESPACE, POD, POLICY, SERVICE, SLICE, NODE][..]);
     (text, proptest::sample::select(variants), any::<bool>()).prop_map(|(text, label, typo)| {
+        let text = text.replace("port: 3306", if typo { "port: 3307" } else { "port: 3306" });
         let text = text.replace("app: web", label).replace("10.0.0.10", "10.0.0.11");
         if typo { text.replace("from:", "form:") } else { text }
     })

@@ -100,6 +100,65 @@ fn what_every_peer_is_allowed_needs_no_identity() {
     }
 }
 
+/// The first two bytes of an address.
+fn block_of(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets()[..2].to_vec(),
+        IpAddr::V6(address) => address.octets()[..2].to_vec(),
+    }
+}
+
+#[test]
+fn an_address_that_is_nobodys_has_the_identity_of_the_longest_block_where_a_policy_asks() {
+    for (net, direction) in every_way() {
+        let mut node = Node::new(ISOLATED);
+        node.allow(direction, &[(TCP, 3306, 3306)]);
+        let Ends { stranger, .. } = Ends::of(net);
+        let frame = open(between(net, stranger, direction), 3306);
+        let friendly = Peer { identities: [FRIEND; 2] };
+        node.cidrs.push((block_of(stranger), friendly));
+        assert_eq!(node.meet(direction, &frame), Deny(NotAllowed), "nobody asks");
+        node.endpoint.flags |= ASKS_CIDRS;
+        assert_eq!(node.meet(direction, &frame), Allow(Rule));
+
+        let longer = match stranger {
+            IpAddr::V4(address) => address.octets()[..3].to_vec(),
+            IpAddr::V6(address) => address.octets()[..15].to_vec(),
+        };
+        node.cidrs.push((longer, Peer { identities: [IDENTITY_NONE; 2] }));
+        assert_eq!(node.meet(direction, &frame), Deny(NotAllowed), "an exception");
+    }
+}
+
+#[test]
+fn an_address_with_an_identity_of_its_own_is_not_asked_for_its_block() {
+    for (net, direction) in every_way() {
+        let mut node = Node::new(ISOLATED | ASKS_CIDRS);
+        node.allow(direction, &[(TCP, 3306, 3306)]);
+        let Ends { stranger, .. } = Ends::of(net);
+        node.cidrs.push((block_of(stranger), Peer { identities: [FRIEND; 2] }));
+        node.peers.insert(stranger, Peer { identities: [FRIEND + 1; 2] });
+        let frame = open(between(net, stranger, direction), 3306);
+        assert_eq!(node.meet(direction, &frame), Deny(NotAllowed));
+        // One without an identity in the slot that counts is nobody, as if it were not there.
+        node.peers.insert(stranger, Peer { identities: [IDENTITY_NONE, FRIEND + 1] });
+        assert_eq!(node.meet(direction, &frame), Allow(Rule));
+    }
+}
+
+#[test]
+fn an_address_of_the_node_meets_the_rules_of_its_block_where_it_is_not_told_by_the_path() {
+    for net in Net::ALL {
+        let mut node = node_with(&[(TCP, 3306, 3306)]);
+        let Ends { stranger, .. } = Ends::of(net);
+        let frame = open(between(net, stranger, Direction::Ingress), 3306);
+        node.peers.insert(stranger, Peer { identities: [IDENTITY_NODE; 2] });
+        assert_eq!(node.meet(Direction::Ingress, &frame), Deny(NotAllowed));
+        node.peers.insert(stranger, Peer { identities: [IDENTITY_NODE | FRIEND; 2] });
+        assert_eq!(node.meet(Direction::Ingress, &frame), Allow(Rule));
+    }
+}
+
 #[test]
 fn the_second_identity_counts_where_the_endpoint_says_so() {
     let mut node = node_with(&[(TCP, 3306, 3306)]);
