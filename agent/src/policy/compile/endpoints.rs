@@ -139,7 +139,7 @@ impl Compiler {
     }
 
     fn closed_side(&mut self, direction: Direction, reason: Closed) -> SidePolicy {
-        let set = PolicySet::nothing(direction);
+        let set = PolicySet::closed(direction);
         SidePolicy {
             any_peer: self.rules.share(set.any_peer.clone()),
             names_blocks: false,

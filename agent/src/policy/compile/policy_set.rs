@@ -24,6 +24,8 @@ pub(super) type PortName = (Protocol, Arc<str>);
 pub(super) struct PolicySet<A: Ord> {
     /// Rules of the two directions never share a set: only egress asks about services and names.
     pub(super) direction: Direction,
+    /// The pod is closed, whatever its policies say: even services of its own node are.
+    pub(super) closed: bool,
     /// What is allowed with every peer.
     pub(super) any_peer: PortSet,
     /// What is allowed with an atom. Only atoms for which that is more than with every peer.
@@ -44,9 +46,13 @@ impl AtomPorts {
 }
 
 impl<A: Ord> PolicySet<A> {
-    /// Allows nothing.
-    pub(super) const fn nothing(direction: Direction) -> Self {
-        Self { direction, any_peer: PortSet::NOTHING, by_atom: BTreeMap::new() }
+    /// Of a pod that is closed, whatever its policies say.
+    pub(super) fn closed(direction: Direction) -> Self {
+        Self { closed: true, ..Self::without_rules(direction) }
+    }
+
+    const fn without_rules(direction: Direction) -> Self {
+        Self { direction, closed: false, any_peer: PortSet::NOTHING, by_atom: BTreeMap::new() }
     }
 }
 
@@ -58,7 +64,7 @@ impl PolicySet<Atom> {
         pod: &Pod,
         rules: impl IntoIterator<Item = (&'a Arc<str>, &'a Rule)>,
     ) -> Self {
-        let mut set = Self::nothing(direction);
+        let mut set = Self::without_rules(direction);
         let resolve = match direction {
             Direction::Ingress => Some(pod),
             Direction::Egress => None,
@@ -95,9 +101,9 @@ impl PolicySet<Atom> {
 
     /// The same with the atoms replaced by their numbers.
     pub(super) fn numbered(self, mut number: impl FnMut(Atom) -> u32) -> PolicySet<u32> {
-        let Self { direction, any_peer, by_atom } = self;
+        let Self { direction, closed, any_peer, by_atom } = self;
         let by_atom = by_atom.into_iter().map(|(atom, ports)| (number(atom), ports)).collect();
-        PolicySet { direction, any_peer, by_atom }
+        PolicySet { direction, closed, any_peer, by_atom }
     }
 
     fn add(&mut self, atom: Atom, ports: &AtomPorts) {

@@ -29,7 +29,8 @@ pub(super) struct Rules {
     identities_with: HashMap<u32, BTreeSet<u32>>,
     /// The ports that rules about an atom ask for by name, and how many sets do.
     names: HashMap<u32, BTreeMap<PortName, usize>>,
-    /// Sets that a service's backends may be allowed by.
+    /// Sets that the backends of a service may be allowed by: one without rules still allows the
+    /// own node.
     asking_about_services: BTreeSet<u32>,
     service_identities: BTreeSet<u32>,
     /// The sets that have a rule for an identity.
@@ -60,8 +61,7 @@ impl Rules {
                 }
             }
         }
-        let allows = set.any_peer != PortSet::NOTHING || !set.by_atom.is_empty();
-        if set.direction == Direction::Egress && allows {
+        if set.direction == Direction::Egress && !set.closed {
             self.asking_about_services.insert(number);
         }
         self.new_sets.push(number);

@@ -11,7 +11,7 @@ use super::*;
 use crate::policy::{
     builders::{
         all_ports, ip, key, namespace, namespaces, pod, pods, pods_of, policy, port_set, ports,
-        rule, tcp, udp,
+        rule, service, slice, tcp, udp,
     },
     compiled::{Closed, EndpointPolicy, PortSet, SidePolicy},
     model::{Change, Namespace, ObjectKey, Pod, Policy, Protocol, Rule},
@@ -314,6 +314,27 @@ fn every_pod_is_closed_until_the_source_is_complete() {
         ..Compiled::default()
     };
     assert_eq!(compile(&index), expected);
+}
+
+#[test]
+fn a_pod_that_may_send_nothing_still_reaches_its_own_node_through_a_service_unless_it_is_closed() {
+    let pod = pod("a/p", "", &["10.0.0.1"]);
+    let deny = Policy { egress: Some(vec![]), ..policy("a/deny", "") };
+    let mut index = complete(std::slice::from_ref(&pod), &[deny]);
+    index.set_node_addresses(BTreeSet::from([ip("10.1.0.1")]));
+    index.apply(Change::ServiceApplied(service("a/node", &["10.96.0.1"], &[("", Tcp, 80)])));
+    let backends = slice("a/node-1", "node", &["10.1.0.1"], &[("", Tcp, 9100)]);
+    index.apply(Change::EndpointSliceApplied(backends));
+    let compiled = compile(&index);
+    let identity = compiled.peers[&ip("10.96.0.1")];
+    let key = |compiled: &Compiled| {
+        let egress = compiled.endpoints[&key("a/p")].egress.clone().unwrap();
+        RuleKey { policy_set: egress.policy_set, identity }
+    };
+    assert_eq!(*compiled.rules[&key(&compiled)], port_set(&[(Tcp, 80, 80)]));
+
+    index.apply(Change::SourceComplete(false));
+    assert_eq!(compile(&index).rules, BTreeMap::new());
 }
 
 #[test]
