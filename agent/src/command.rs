@@ -63,7 +63,8 @@ pub fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(status) => status,
         Err(error) => {
-            tell(&error);
+            // Nobody is left to be told if standard error is gone, too.
+            drop(io::stderr().write_all(told(&error).as_bytes()));
             ExitCode::FAILURE
         }
     }
@@ -98,12 +99,6 @@ impl Log {
 /// By <https://no-color.org>: any value but the empty one means no.
 fn colour_on_stderr() -> bool {
     io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// Says on standard error what went wrong.
-fn tell(error: &anyhow::Error) {
-    // Nobody is left to be told if standard error is gone, too.
-    drop(io::stderr().write_all(told(error).as_bytes()));
 }
 
 /// An error, with a line for each of its causes.

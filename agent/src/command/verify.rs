@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -112,16 +112,22 @@ struct Judged {
 }
 
 impl Verify {
-    /// Judges the flows, and prints what they come to.
-    pub fn run(self) -> ExitCode {
-        let status = self.verify().unwrap_or_else(|error| {
-            super::tell(&error);
-            Status::Unclear
-        });
+    /// Judges the flows, and says on standard output what they come to.
+    pub fn run(&self) -> ExitCode {
+        let status = self.tell(&mut io::stdout().lock(), &mut io::stderr().lock());
         ExitCode::from(status as u8)
     }
 
-    fn verify(&self) -> Result<Status> {
+    /// Says what the flows come to on `out` and what is wrong on `err`.
+    fn tell(&self, out: &mut impl Write, err: &mut impl Write) -> Status {
+        self.verify(out, err).unwrap_or_else(|error| {
+            // Nobody is left to be told if standard error is gone, too.
+            drop(err.write_all(super::told(&error).as_bytes()));
+            Status::Unclear
+        })
+    }
+
+    fn verify(&self, out: &mut impl Write, err: &mut impl Write) -> Result<Status> {
         let (file, is_expected) = match (&self.expect, &self.flows) {
             (Some(file), _) => (file, true),
             (None, Some(file)) => (file, false),
@@ -132,32 +138,41 @@ impl Verify {
         if is_expected {
             require_expectations(&name, &lines)?;
         }
-        let mut cluster = self.cluster()?;
+        let mut cluster = self.cluster(err)?;
         let mut engine: Box<dyn Engine> = match self.engine {
             EngineName::Compiled => Box::<CompiledMaps>::default(),
             EngineName::Specification => Box::new(Specification),
             EngineName::Kernel => Box::new(KernelMaps::load()?),
         };
         let results = judge(&mut cluster, &mut *engine, lines.iter().map(|line| &line.flow))?;
-        let judged: Vec<Judged> =
-            lines.into_iter().zip(results).map(|(line, result)| Judged { line, result }).collect();
-        print(&match self.output {
+        let judged = lines.into_iter().zip(results);
+        let judged: Vec<Judged> = judged.map(|(line, result)| Judged { line, result }).collect();
+        let text = match self.output {
             Output::Human if is_expected => table::differences(&judged),
             Output::Human => table::verdicts(&judged),
             Output::Json => json::lines(&judged)?,
-        })?;
-        Ok(status(&name, &judged, is_expected))
+        };
+        out.write_all(text.as_bytes()).context("cannot write the result")?;
+        out.flush().context("cannot write the result")?;
+        for Judged { line, result } in &judged {
+            if let Err(error) = result {
+                writeln!(err, "error: {name}:{}: {error:#}", line.number)
+                    .context("cannot write to standard error")?;
+            }
+        }
+        Ok(status(&judged, is_expected))
     }
 
     /// The state that the directory describes, when all of it is known.
-    fn cluster(&self) -> Result<Cluster> {
+    fn cluster(&self, err: &mut impl Write) -> Result<Cluster> {
         let scan = ManifestDirectory::new(&self.manifests).scan();
         for problem in &scan.problems {
-            eprintln!("warning: {problem}");
+            writeln!(err, "warning: {problem}").context("cannot write to standard error")?;
         }
         if !scan.available || !scan.complete {
             bail!(
-                "{} could not be read as a whole, so what its policies allow is not known",
+                "not everything in {} could be read, and what is missing may decide; mend what the \
+                 warnings name",
                 self.manifests.display()
             );
         }
@@ -188,28 +203,15 @@ fn require_expectations(name: &str, lines: &[Line]) -> Result<()> {
     Ok(())
 }
 
-fn print(text: &str) -> Result<()> {
-    io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
-}
-
-/// The worst of all lines; those that cannot be told are named on standard error.
-fn status(name: &str, judged: &[Judged], is_expected: bool) -> Status {
-    let mut status = Status::Holds;
-    for Judged { line, result } in judged {
-        match result {
-            Err(error) => {
-                eprintln!("error: {name}:{}: {error:#}", line.number);
-                status = Status::Unclear;
-            }
-            Ok(judgements) => {
-                let differs = judgements.iter().any(|j| is_otherwise(&line.flow, j));
-                if is_expected && differs && status == Status::Holds {
-                    status = Status::Differs;
-                }
-            }
-        }
+/// The worst of all lines.
+fn status(judged: &[Judged], is_expected: bool) -> Status {
+    if judged.iter().any(|judged| judged.result.is_err()) {
+        return Status::Unclear;
     }
-    status
+    let differs = |judged: &Judged| {
+        judged.result.iter().flatten().any(|j| is_otherwise(&judged.line.flow, j))
+    };
+    if is_expected && judged.iter().any(differs) { Status::Differs } else { Status::Holds }
 }
 
 /// Whether a flow is expected to end otherwise.
@@ -221,3 +223,6 @@ fn is_otherwise(flow: &FlowSpec, judgement: &Judgement) -> bool {
 fn total(judgements: &[Judgement]) -> Option<&Judgement> {
     judgements.iter().find(|j| j.outcome == Outcome::Deny).or_else(|| judgements.first())
 }
+
+#[cfg(test)]
+mod tests;

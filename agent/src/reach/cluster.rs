@@ -172,3 +172,6 @@ fn addresses(whole: &Index, lone: &NodeName, node: &NodeName) -> BTreeSet<IpAddr
         .flat_map(|pod| pod.addresses.iter().copied());
     of_object.chain(of_pods).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,11 +81,8 @@ pub fn courses(cluster: &Cluster, spec: &FlowSpec) -> Result<Vec<Course>> {
         return service::courses(cluster, &source, key, address, spec);
     }
     let destination = party(cluster, &spec.to).context("to")?;
-    let families = families(
-        spec,
-        (&spec.from.to_string(), &source.addresses),
-        (&spec.to.to_string(), &destination.addresses),
-    )?;
+    let families =
+        families(spec, (&spec.from, &source.addresses), (&spec.to, &destination.addresses))?;
     let course = |family| {
         let traffic = traffic(spec.protocol, spec.port, family)?;
         Ok(Course { family, questions: leg(cluster, &source, &destination, family, traffic) })
@@ -155,10 +152,10 @@ fn pod_party<'a>(cluster: &Cluster, pod: &'a Pod, addresses: BTreeSet<IpAddr>) -
 /// The families that are asked about, of those that both ends have.
 fn families(
     spec: &FlowSpec,
-    source: (&str, &BTreeSet<IpAddr>),
-    destination: (&str, &BTreeSet<IpAddr>),
+    source: (&End, &BTreeSet<IpAddr>),
+    destination: (&End, &BTreeSet<IpAddr>),
 ) -> Result<Vec<Family>> {
-    let has = |(_, addresses): (&str, &BTreeSet<IpAddr>), family| {
+    let has = |(_, addresses): (&End, &BTreeSet<IpAddr>), family| {
         addresses.iter().any(|address| Family::of(*address) == family)
     };
     if let Some(family) = spec.family {
@@ -172,13 +169,12 @@ fn families(
     let mut families = Vec::from(Family::ALL);
     families.retain(|family| has(source, *family) && has(destination, *family));
     if families.is_empty() {
-        let list = |addresses: &BTreeSet<IpAddr>| known("", addresses);
         bail!(
-            "the ends have no address family in common: {} has{}, {} has{}",
+            "the ends have no address family in common: {} has {}, {} has {}",
             source.0,
-            list(source.1),
+            named(source.1),
             destination.0,
-            list(destination.1)
+            named(destination.1)
         );
     }
     Ok(families)
@@ -262,14 +258,20 @@ fn traffic(protocol: FlowProtocol, port: Option<u16>, family: Family) -> Result<
 
 /// `what: a, b, c`, or that there are none.
 fn known<T: ToString>(what: &str, names: impl IntoIterator<Item = T>) -> String {
+    format!("{what}: {}", named(names))
+}
+
+fn named<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
     /// More of them help nobody.
     const NAMED: usize = 12;
     let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
-    let rest = names.len().saturating_sub(NAMED);
-    let named = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match (names.is_empty(), rest) {
-        (true, _) => format!("{what}: none"),
-        (false, 0) => format!("{what}: {named}"),
-        (false, rest) => format!("{what}: {named} and {rest} more"),
+    let first = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => "none".to_owned(),
+        ..=NAMED => first,
+        all => format!("{first} and {} more", all - NAMED),
     }
 }
+
+#[cfg(test)]
+mod tests;

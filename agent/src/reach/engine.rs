@@ -94,3 +94,6 @@ fn in_batches(
     answers.sort_by_key(|(place, _)| *place);
     Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
+
+#[cfg(test)]
+mod tests;

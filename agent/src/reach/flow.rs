@@ -251,3 +251,6 @@ mod key {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,9 +52,7 @@ pub(super) fn courses(
         None if is_headless => backends.iter().map(|(address, _)| *address).collect(),
         None => service.addresses.clone(),
     };
-    let name = format!("service {key}");
-    let families =
-        families(spec, (&spec.from.to_string(), &source.addresses), (&name, &addresses))?;
+    let families = families(spec, (&spec.from, &source.addresses), (&spec.to, &addresses))?;
     let mut courses = Vec::new();
     for family in families {
         let of_family = |address: &IpAddr| Family::of(*address) == family;
@@ -72,7 +70,7 @@ pub(super) fn courses(
             questions.extend(through.filter_map(|peer| egress(cluster, source, peer, traffic)));
         }
         for (address, port) in backends {
-            let backend = at(cluster, *address).with_context(|| format!("to: {name}"))?;
+            let backend = at(cluster, *address).with_context(|| format!("to: service {key}"))?;
             let traffic = Traffic::Port(protocol, *port);
             questions.extend(if is_headless {
                 leg(cluster, source, &backend, family, traffic)
