@@ -1,4 +1,4 @@
-//! How long the compiler takes, and how much memory: `cargo xtask bench --compile`.
+//! How long the compiler takes, and how much memory: a part of `cargo xtask bench`.
 //!
 //! For each size of cluster a process of its own, so that its peak memory is its own. A cluster has
 //! a namespace for a thousand pods, workloads of twenty pods with five labels and two addresses

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: nanoseconds a packet, by test runs of the loaded programs.
+//! `cargo xtask bench`: how long the compiler takes, and nanoseconds a packet by test runs of the
+//! loaded programs.
 
 use std::ffi::OsString;
 
@@ -8,6 +9,8 @@ use crate::{setup, step};
 
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     setup::ensure(&[setup::Need::Object])?;
+    let mut compiler = step::cargo(["bench", "--package", "bulkhead-tests", "--bench", "compile"]);
+    step::run("measuring the policy compiler", &mut compiler)?;
     let mut bench = step::cargo(["bench"]);
     bench.args(step::as_root("loading the programs")?);
     bench.args(["--package", "bulkhead-tests", "--bench", "packets", "--"]).args(arguments);

@@ -55,11 +55,11 @@ enum Task {
     /// All that a change must pass: the tests, the demo, and the release build.
     Ci,
 
-    /// Measures the programs in nanoseconds a packet.
+    /// Measures the policy compiler, and the programs in nanoseconds a packet.
     ///
     /// Needs root: a plain user is asked by sudo.
     Bench {
-        /// Handed on to the benchmark.
+        /// Handed on to the benchmark of the programs.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },

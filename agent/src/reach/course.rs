@@ -268,7 +268,7 @@ fn named<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
     let first = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     match names.len() {
         0 => "none".to_owned(),
-        ..=NAMED => first,
+        1..=NAMED => first,
         all => format!("{first} and {} more", all - NAMED),
     }
 }

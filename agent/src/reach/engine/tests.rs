@@ -140,7 +140,7 @@ fn a_question_to_a_pod_without_a_policy_is_an_error() {
     let nobody = question(Direction::Ingress, "a/nobody", "10.0.0.2", Traffic::Other(1));
     let engines: [&mut dyn Engine; 2] = [&mut Specification, &mut CompiledMaps::default()];
     for engine in engines {
-        let error = engine.answers(&mut two_pods(), &[nobody.clone()]).unwrap_err();
+        let error = engine.answers(&mut two_pods(), std::slice::from_ref(&nobody)).unwrap_err();
         assert_eq!(error.to_string(), "the pod a/nobody has no policy");
     }
 }
