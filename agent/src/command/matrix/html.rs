@@ -10,6 +10,9 @@ use crate::reach::matrix::{Allowed, End, Kind, Matrix, PROTOCOLS};
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
+/// More columns than this do not fit on a page of paper: there the list alone is printed.
+const MOST_ON_PAPER: usize = 16;
+
 /// Text as it may stand in an element or in an attribute in double quotes.
 struct Escaped<T>(T);
 
@@ -44,6 +47,7 @@ pub(super) fn page(matrix: &Matrix, only: Option<&Allowed>, namespaces: &[String
         introduction(matrix, only, namespaces),
         filters(),
         table(matrix, &groups),
+        pairs(matrix),
         ends(matrix),
         left_out(matrix),
         format!("<script>\n{SCRIPT}</script>\n</body>\n</html>\n"),
@@ -129,8 +133,9 @@ fn table(matrix: &Matrix, groups: &[Group<'_>]) -> String {
             rows.collect::<String>()
         )
     });
+    let width = if matrix.ends.len() > MOST_ON_PAPER { " wide" } else { "" };
     format!(
-        "<div class=\"scroll\" role=\"region\" aria-labelledby=\"caption\" tabindex=\"0\">\n\
+        "<div class=\"scroll{width}\" role=\"region\" aria-labelledby=\"caption\" tabindex=\"0\">\n\
          <table id=\"matrix\" class=\"matrix\">\n<caption id=\"caption\">What each source may send \
          each destination</caption>\n<thead>\n<tr><td class=\"corner\"></td>{}</tr>\n\
          <tr><th class=\"corner\" scope=\"col\">from ↓ &nbsp; to →</th>{}</tr>\n</thead>\n{}</table>\n\
@@ -158,6 +163,32 @@ fn row(matrix: &Matrix, from: usize) -> String {
         );
     }
     row + "</tr>\n"
+}
+
+/// All of the matrix again, so that paper is wide enough for it.
+fn pairs(matrix: &Matrix) -> String {
+    let mut rows = String::new();
+    for (from, end) in matrix.ends.iter().enumerate() {
+        let told = words::row(matrix, from);
+        let mut source =
+            format!("<th scope=\"row\" rowspan=\"{}\">{}</th>", told.len(), Escaped(&end.name));
+        for (cell, names) in told {
+            let reach = words::reach(cell);
+            rows += &format!(
+                "<tr>{source}<td class=\"{}\">{}&nbsp;{}</td><td>{}</td></tr>\n",
+                class(reach),
+                reach.sign(),
+                Escaped(unbroken(&words::text(cell))),
+                Escaped(names.join(", "))
+            );
+            source.clear();
+        }
+    }
+    format!(
+        "<section>\n<h2>The same as a list</h2>\n<table class=\"list\">\n<thead><tr>\
+         <th scope=\"col\">From</th><th scope=\"col\">May send</th><th scope=\"col\">To</th></tr>\
+         </thead>\n<tbody>\n{rows}</tbody>\n</table>\n</section>\n"
+    )
 }
 
 fn ends(matrix: &Matrix) -> String {

@@ -3,6 +3,8 @@
   const form = document.getElementById("filters");
   const shown = document.getElementById("shown");
   const table = document.getElementById("matrix");
+  const scroll = table.parentElement;
+  const corner = table.querySelector("thead .corner");
   const columns = [...table.querySelectorAll("thead th[data-name]")];
   const rows = [...table.querySelectorAll("tbody tr[data-name]")].map((row) => ({ row, cells: [...row.cells].slice(1) }));
   const names = columns.map((column) => column.dataset.name.toLowerCase());
@@ -22,10 +24,9 @@
     const from = hits(value("from"));
     const to = hits(value("to"));
     const limited = value("q") !== "";
-    const speaks = names.map((_, one) =>
-      either[one] || either.some((hit, other) => hit && (open[one][other] || open[other][one])));
-    const showRow = names.map((_, i) => from[i] && speaks[i]);
-    const showColumn = names.map((_, j) => to[j] && speaks[j]);
+    // Whoever is meant, and whom it reaches or is reached by.
+    const showRow = names.map((_, i) => from[i] && (either[i] || either.some((hit, j) => hit && open[i][j])));
+    const showColumn = names.map((_, j) => to[j] && (either[j] || either.some((hit, i) => hit && open[i][j])));
     columns.forEach((column, j) => { column.hidden = !showColumn[j]; });
     rows.forEach(({ row, cells }, i) => {
       row.hidden = !showRow[i];
@@ -48,6 +49,16 @@
     }
     const count = (list) => list.filter(Boolean).length;
     shown.textContent = `${count(showRow)} of ${names.length} sources, ${count(showColumn)} of ${names.length} destinations`;
+    const isEmpty = !showRow.includes(true) || !showColumn.includes(true);
+    scroll.hidden = isEmpty;
+    if (isEmpty) {
+      shown.textContent += ": nothing to show";
+    } else if (limited) {
+      const first = names.findIndex((_, j) => showColumn[j] && either[j]);
+      if (first >= 0) {
+        scroll.scrollLeft = columns[first].offsetLeft - corner.offsetWidth;
+      }
+    }
     const said = new URLSearchParams();
     fields.filter((field) => value(field)).forEach((field) => said.set(field, value(field)));
     try { history.replaceState(null, "", said.size ? `#${said}` : "#"); } catch { /* Only the address is not kept. */ }

@@ -66,16 +66,7 @@ fn pairs(matrix: &Matrix) -> Table {
     let mut table = empty();
     table.set_header(["from", "to", "allowed"]);
     for (from, source) in matrix.ends.iter().enumerate() {
-        // What goes to many ends is told once.
-        let mut told: Vec<(&Cell, Vec<&str>)> = Vec::new();
-        for (to, destination) in matrix.ends.iter().enumerate() {
-            let cell = matrix.cell(from, to);
-            match told.iter_mut().find(|(other, _)| *other == cell) {
-                Some((_, names)) => names.push(&destination.name),
-                None => told.push((cell, vec![&destination.name])),
-            }
-        }
-        for (place, (cell, names)) in told.into_iter().enumerate() {
+        for (place, (cell, names)) in words::row(matrix, from).into_iter().enumerate() {
             let name = if place == 0 { source.name.as_str() } else { "" };
             table.add_row([Field::new(name), Field::new(names.join("\n")), field(cell)]);
         }

@@ -99,7 +99,7 @@ fn the_page_loads_nothing_and_names_every_end_and_cell() {
         assert!(!page.contains(outside), "{outside}");
     }
     assert_eq!(page.matches("<span data-text").count(), 16);
-    assert_eq!(page.matches("scope=\"row\"").count(), 8);
+    assert_eq!(page.matches("scope=\"row\"").count(), 12);
     assert_eq!(page.matches("scope=\"col\" data-name").count(), 4);
     assert!(page.contains(">TCP\u{a0}3306</span>"));
 }

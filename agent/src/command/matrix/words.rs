@@ -90,6 +90,19 @@ fn of_families(cell: &Cell, families: &[(Family, Allowed)]) -> String {
     }
 }
 
+/// What the cells of a row say, each once, with the destinations that it is for.
+pub(super) fn row(matrix: &Matrix, from: usize) -> Vec<(&Cell, Vec<&str>)> {
+    let mut told: Vec<(&Cell, Vec<&str>)> = Vec::new();
+    for (to, destination) in matrix.ends.iter().enumerate() {
+        let cell = matrix.cell(from, to);
+        match told.iter_mut().find(|(other, _)| text(other) == text(cell)) {
+            Some((_, names)) => names.push(&destination.name),
+            None => told.push((cell, vec![&destination.name])),
+        }
+    }
+    told
+}
+
 /// What an end is.
 pub(super) const fn kind(kind: Kind) -> &'static str {
     match kind {
