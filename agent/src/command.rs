@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod demo;
 pub mod explain;
+pub mod matrix;
 pub mod verify;
 
 use std::{
@@ -34,6 +35,7 @@ enum Command {
     Agent(agent::Agent),
     Demo(demo::Demo),
     Explain(explain::Explain),
+    Matrix(matrix::MatrixCommand),
     Verify(verify::Verify),
 }
 
@@ -77,6 +79,7 @@ impl Cli {
             Command::Agent(agent) => agent.run(),
             Command::Demo(demo) => demo.run(),
             Command::Explain(explain) => Ok(explain.run()),
+            Command::Matrix(matrix) => Ok(matrix.run()),
             Command::Verify(verify) => Ok(verify.run()),
         }
     }
