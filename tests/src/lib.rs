@@ -11,10 +11,12 @@
 //! - [`probe`]: what an application in a pod sees,
 //! - [`wire`]: whole frames, sent and captured.
 
+pub mod burst;
 pub mod cluster;
 pub mod conformance;
 pub mod pod;
 pub mod probe;
 pub mod program;
 pub mod scrape;
+pub mod station;
 pub mod wire;
