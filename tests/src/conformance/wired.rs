@@ -33,6 +33,9 @@ use crate::{
     station::Station,
 };
 
+/// Each failure waits for what does not come: after so many of them, the rest is not tried out.
+const TOO_MANY: usize = 20;
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Sent {
@@ -69,11 +72,12 @@ impl Suite {
     }
 
     /// Tries out cases that start from a cluster: first that everything passes without policies,
-    /// then the cases one after the other.
+    /// then the cases one after the other. Denials are silent for every other case, and answered
+    /// for the rest.
     ///
     /// # Panics
     /// Without root, or when something can't be set up.
-    pub fn send(&self, cluster: &str, cases: &[&Case], deny_action: DenyAction) -> Sent {
+    pub fn send(&self, cluster: &str, cases: &[&Case]) -> Sent {
         let model = &self.clusters[cluster];
         let lab = Arc::new(Lab::new().expect("a lab"));
         for ip in model.home().ips.iter().map(|ip| address(ip)) {
@@ -81,11 +85,19 @@ impl Suite {
             lab.node().add_address(&host, "lo").expect("the node's address");
         }
         let inside = || {
-            let mut wired = Wired::new(model, Arc::clone(&lab), deny_action);
+            let mut wired = Wired::new(model, Arc::clone(&lab));
             let mut sent = Sent::default();
             wired.without_policies(&mut sent);
-            for case in cases {
-                wired.run(case, &mut sent);
+            let actions = [DenyAction::Drop, DenyAction::Reject];
+            for (first, deny_action) in actions.into_iter().enumerate() {
+                wired.enforcer = enforcer(deny_action);
+                wired.enforcer.set_links(links());
+                for case in cases.iter().skip(first).step_by(actions.len()) {
+                    wired.run(case, &mut sent);
+                    if sent.failures.len() >= TOO_MANY {
+                        return sent;
+                    }
+                }
             }
             sent
         };
@@ -102,13 +114,11 @@ impl Model {
 }
 
 impl<'a> Wired<'a> {
-    fn new(model: &'a Model, lab: Arc<Lab>, deny_action: DenyAction) -> Self {
-        let kernel = Kernel::load(kernel::Options::default()).expect("the programs load");
-        let options = Options { node: None, deny_action, check_source: true };
+    fn new(model: &'a Model, lab: Arc<Lab>) -> Self {
         let mut stations = Stations::default();
         let own = model.home().ips.iter().map(|ip| address(ip)).collect();
         stations.add(Station::of_node(Arc::clone(&lab), own));
-        let enforcer = Enforcer::new(&options, kernel);
+        let enforcer = enforcer(DenyAction::Drop);
         let mut wired = Self { model, enforcer, stations, lab, made: 0 };
         for external in &model.externals {
             wired.make_room_for(&external.ips);
@@ -294,6 +304,12 @@ impl<'a> Wired<'a> {
             self.enforcer.apply(change);
         }
     }
+}
+
+/// Nothing is enforced yet, and nothing is attached.
+fn enforcer(deny_action: DenyAction) -> Enforcer<Kernel> {
+    let kernel = Kernel::load(kernel::Options::default()).expect("the programs load");
+    Enforcer::new(&Options { node: None, deny_action, check_source: true }, kernel)
 }
 
 /// The links of the calling thread's namespace, as the agent reads them.
