@@ -81,8 +81,10 @@ impl Stations {
     }
 
     /// Removes those for which it is false.
-    pub fn retain(&mut self, keep: impl FnMut(&Station) -> bool) {
-        self.stations.retain(keep);
+    pub fn retain(&mut self, mut keep: impl FnMut(&Station) -> bool) {
+        let (kept, removed) = self.stations.drain(..).partition(|station| keep(station));
+        self.stations = kept;
+        remove(removed);
     }
 
     /// All of them.
@@ -182,6 +184,21 @@ impl Stations {
         }
         self.next_port
     }
+}
+
+impl Drop for Stations {
+    fn drop(&mut self) {
+        remove(self.stations.drain(..).collect());
+    }
+}
+
+/// All at once: most of it is waiting in the kernel.
+fn remove(stations: Vec<Station>) {
+    thread::scope(|scope| {
+        for station in stations {
+            scope.spawn(|| drop(station));
+        }
+    });
 }
 
 impl Station {

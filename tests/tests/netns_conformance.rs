@@ -37,7 +37,12 @@ fn packets_reach_whom_they_may_at_the_edges() {
 
 #[test]
 fn packets_reach_whom_they_may_in_random_clusters_that_change() {
-    hold("rnd-", 0);
+    hold("rnd-0", 0);
+}
+
+#[test]
+fn packets_reach_whom_they_may_in_more_random_clusters_that_change() {
+    hold("rnd-1", 1);
 }
 
 /// Tries out the cases of all clusters of which the name begins like this. Tests that begin at

@@ -14,6 +14,7 @@ use std::{
     fmt,
     net::IpAddr,
     sync::Arc,
+    thread,
 };
 
 use bulkhead::{
@@ -80,7 +81,7 @@ impl Suite {
     pub fn send(&self, cluster: &str, cases: &[&Case]) -> Sent {
         let model = &self.clusters[cluster];
         let lab = Arc::new(Lab::new().expect("a lab"));
-        for ip in model.home().ips.iter().map(|ip| address(ip)) {
+        for ip in addresses(&model.home().ips) {
             let host = format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 });
             lab.node().add_address(&host, "lo").expect("the node's address");
         }
@@ -116,16 +117,13 @@ impl Model {
 impl<'a> Wired<'a> {
     fn new(model: &'a Model, lab: Arc<Lab>) -> Self {
         let mut stations = Stations::default();
-        let own = model.home().ips.iter().map(|ip| address(ip)).collect();
+        let own = addresses(&model.home().ips);
         stations.add(Station::of_node(Arc::clone(&lab), own));
         let enforcer = enforcer(DenyAction::Drop);
         let mut wired = Self { model, enforcer, stations, lab, made: 0 };
-        for external in &model.externals {
-            wired.make_room_for(&external.ips);
-        }
-        for node in model.nodes.iter().skip(1) {
-            wired.make_room_for(&node.ips.iter().map(|ip| address(ip)).collect::<Vec<_>>());
-        }
+        let externals = model.externals.iter().map(|external| external.ips.clone());
+        let nodes = model.nodes.iter().skip(1).map(|node| addresses(&node.ips));
+        wired.make_room_for(&externals.chain(nodes).collect::<Vec<_>>());
         wired
     }
 
@@ -181,13 +179,8 @@ impl<'a> Wired<'a> {
     fn enforce(&mut self, world: &mut World, sent: &mut Sent, place: &str) {
         let problems = world.problems.drain(..);
         sent.failures.extend(problems.map(|problem| format!("{place}: {problem}")));
-        let made = self.made;
-        let pods: Vec<Vec<IpAddr>> =
-            world.pods().map(|pod| pod.ips.iter().map(|ip| address(ip)).collect()).collect();
-        for addresses in pods {
-            self.make_room_for(&addresses);
-        }
-        if self.made != made {
+        let lists: Vec<Vec<IpAddr>> = world.pods().map(|pod| addresses(&pod.ips)).collect();
+        if self.make_room_for(&lists) {
             self.enforcer.set_links(links());
         }
         for change in world.take_changes() {
@@ -201,17 +194,31 @@ impl<'a> Wired<'a> {
         }
     }
 
-    /// A namespace with exactly these addresses is there afterwards, and none else has one of them.
-    fn make_room_for(&mut self, addresses: &[IpAddr]) {
-        let same = |station: &Station| station.addresses() == addresses;
-        if addresses.is_empty() || self.stations.iter().any(same) {
-            return;
-        }
-        let free = |station: &Station| !station.addresses().iter().any(|ip| addresses.contains(ip));
-        self.stations.retain(free);
-        self.made += 1;
-        let pod = self.lab.pod(&format!("p{}", self.made), addresses, Wiring::Routed);
-        self.stations.add(Station::of_pod(pod.expect("a pod")));
+    /// A namespace with exactly these addresses is there afterwards for each list, and none else
+    /// has one of them. Says whether there are new ones.
+    fn make_room_for(&mut self, lists: &[Vec<IpAddr>]) -> bool {
+        let is_there = |list: &Vec<IpAddr>| {
+            list.is_empty() || self.stations.iter().any(|station| station.addresses() == *list)
+        };
+        let new: Vec<&Vec<IpAddr>> = lists.iter().filter(|list| !is_there(list)).collect();
+        let taken = |ip: &IpAddr| new.iter().any(|list| list.contains(ip));
+        self.stations.retain(|station| !station.addresses().iter().any(taken));
+        let (first, lab) = (self.made, &self.lab);
+        self.made += new.len();
+        let make = |list: &[IpAddr], number: usize| {
+            let pod = lab.pod(&format!("p{number}"), list, Wiring::Routed);
+            Station::of_pod(pod.expect("a pod"))
+        };
+        // Most of it is waiting, for `ip` and in the kernel.
+        let made: Vec<Station> = thread::scope(|scope| {
+            let numbered = new.iter().zip(first..);
+            let make = &make;
+            let making = numbered.map(|(list, number)| scope.spawn(move || make(list, number)));
+            let making: Vec<_> = making.collect();
+            making.into_iter().map(|it| it.join().expect("a namespace")).collect()
+        });
+        made.into_iter().for_each(|station| self.stations.add(station));
+        !new.is_empty()
     }
 
     fn send(&mut self, world: &World, focus: &[super::Focus], place: &str, sent: &mut Sent) {
@@ -284,8 +291,7 @@ impl<'a> Wired<'a> {
     }
 
     fn address_of(&self, world: &World, name: &str, family: Family) -> Option<IpAddr> {
-        let of =
-            |ips: &[String]| ips.iter().map(|ip| address(ip)).find(|ip| Family::of(*ip) == family);
+        let of = |ips: &[String]| addresses(ips).into_iter().find(|ip| Family::of(*ip) == family);
         match end(self.model, name, family)? {
             End::Ip(ip) => Some(ip),
             End::Node(name) => of(&self.model.nodes.iter().find(|node| node.name == name)?.ips),
@@ -325,8 +331,8 @@ fn links() -> LinkState {
     })
 }
 
-fn address(text: &str) -> IpAddr {
-    text.parse().expect("an address")
+fn addresses(texts: &[String]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().expect("an address")).collect()
 }
 
 impl std::ops::AddAssign for Sent {
