@@ -6,9 +6,11 @@
 //!
 //! And for real packets between network namespaces:
 //!
+//! - [`burst`]: many flows at once,
 //! - [`cluster`]: a node with pods, manifests, and the agent,
 //! - [`scrape`]: what the agent's pages say,
 //! - [`probe`]: what an application in a pod sees,
+//! - [`station`]: one end of such flows,
 //! - [`wire`]: whole frames, sent and captured.
 
 pub mod burst;
