@@ -27,6 +27,7 @@ use serde_json::Value;
 
 use world::World;
 
+pub mod wired;
 mod world;
 
 /// The files with cases.
@@ -93,7 +94,8 @@ struct External {
 pub struct Case {
     /// Its name.
     pub id: String,
-    cluster: String,
+    /// The cluster that it starts from.
+    pub cluster: String,
     steps: Vec<Step>,
 }
 
@@ -104,7 +106,12 @@ struct Step {
     probes: Option<Vec<String>>,
     endpoints: Vec<String>,
     expect: Vec<Table>,
+    focus: Vec<Focus>,
 }
+
+/// A flow to be tried out: family, probe, source, destination, and the cell of the table.
+#[derive(Deserialize)]
+struct Focus(u8, String, String, String, String);
 
 /// Who reaches whom, by some probes: rows are sources, columns destinations.
 #[derive(Deserialize)]
@@ -173,6 +180,7 @@ impl Suite {
         let model = &self.clusters[&case.cluster];
         engine.forget().expect("the maps can be emptied");
         let mut world = World::new(model);
+        let mut cluster = Cluster::new();
         for (step, number) in case.steps.iter().zip(1..) {
             let place = format!("{} step {number}", case.id);
             for action in &step.actions {
@@ -182,8 +190,9 @@ impl Suite {
             outcomes
                 .failures
                 .extend(problems.map(|problem| Failure(format!("{place}: {problem}"))));
+            cluster.extend(world.take_changes());
             let cells = cells(model, step);
-            outcomes.compare(&place, &cells, &mut world.cluster, engine);
+            outcomes.compare(&place, &cells, &mut cluster, engine);
         }
         outcomes
     }
@@ -202,11 +211,7 @@ fn cells<'a>(model: &'a Model, step: &'a Step) -> Vec<Cell<'a>> {
     let probes = step.probes.as_ref().unwrap_or(&model.probes);
     let mut cells = Vec::new();
     for table in &step.expect {
-        let family = match table.family {
-            4 => Family::Ipv4,
-            6 => Family::Ipv6,
-            other => panic!("a family {other}"),
-        };
+        let family = family(table.family);
         let ends: Vec<Option<End>> =
             step.endpoints.iter().map(|name| end(model, name, family)).collect();
         for probe in &table.probes {
@@ -250,6 +255,14 @@ fn end(model: &Model, name: &str, family: Family) -> Option<End> {
         }
         ("node", name) => Some(End::Node(name.to_owned())),
         (namespace, name) => Some(End::Pod(ObjectKey::new(namespace, name))),
+    }
+}
+
+fn family(number: u8) -> Family {
+    match number {
+        4 => Family::Ipv4,
+        6 => Family::Ipv6,
+        other => panic!("a family {other}"),
     }
 }
 

@@ -6,15 +6,19 @@
 //!
 //! And for real packets between network namespaces:
 //!
+//! - [`burst`]: many flows at once,
 //! - [`cluster`]: a node with pods, manifests, and the agent,
 //! - [`scrape`]: what the agent's pages say,
 //! - [`probe`]: what an application in a pod sees,
+//! - [`station`]: one end of such flows,
 //! - [`wire`]: whole frames, sent and captured.
 
+pub mod burst;
 pub mod cluster;
 pub mod conformance;
 pub mod pod;
 pub mod probe;
 pub mod program;
 pub mod scrape;
+pub mod station;
 pub mod wire;

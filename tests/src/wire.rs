@@ -16,11 +16,13 @@ use nix::{
     ifaddrs::getifaddrs,
     sys::socket::{
         AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send,
-        socket,
+        setsockopt, socket, sockopt::RcvBufForce,
     },
 };
 
 use crate::cluster::{DEADLINE, LOOK_EVERY};
+
+pub mod headers;
 
 /// Where the ethertype stands in a frame.
 pub const ETHERTYPE: usize = 12;
@@ -71,6 +73,26 @@ impl Wire {
     pub fn send(&self, frame: &[u8]) {
         let sent = send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).expect("it is sent");
         assert_eq!(sent, frame.len());
+    }
+
+    /// Holds some thousand frames from now on, not some hundred.
+    ///
+    /// # Panics
+    /// Without root.
+    pub fn make_room(&self) {
+        setsockopt(&self.socket, RcvBufForce, &(8 << 20)).expect("a socket option");
+    }
+
+    /// The next frame that is there already.
+    ///
+    /// # Panics
+    /// When the capture breaks.
+    pub fn next_frame(&self) -> Option<Vec<u8>> {
+        match self.next() {
+            Ok(frame) => Some(frame),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => panic!("capture: {error}"),
+        }
     }
 
     /// Waits for a frame, and returns those that came before it.

@@ -3,31 +3,41 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
+    mem,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use bulkhead::{
     convert::{self, Converted, Defect},
     policy::model::{Change, ObjectKey},
-    reach::cluster::Cluster,
 };
 use serde_json::{Value, json};
 
 use super::{Action, Model, NamespaceModel, NodeModel, PodDefaults, PodModel};
 
-/// The state, and what it was made of.
+/// Tells pods apart that have a name one after the other.
+static UIDS: AtomicU64 = AtomicU64::new(0);
+
+/// What exists, and what of it was not told yet.
 pub(super) struct World {
-    pub(super) cluster: Cluster,
+    changes: Vec<Change>,
     /// What could not be converted as it stands.
     pub(super) problems: Vec<String>,
     pod_defaults: PodDefaults,
-    pods: BTreeMap<ObjectKey, PodModel>,
+    pods: BTreeMap<ObjectKey, LivePod>,
     policies: BTreeSet<ObjectKey>,
+}
+
+/// A pod from its creation on.
+struct LivePod {
+    model: PodModel,
+    uid: String,
 }
 
 impl World {
     pub(super) fn new(model: &Model) -> Self {
         let mut world = Self {
-            cluster: Cluster::new(),
+            changes: Vec::new(),
             problems: Vec::new(),
             pod_defaults: model.pod_defaults.clone(),
             pods: BTreeMap::new(),
@@ -40,9 +50,9 @@ impl World {
             world.set_namespace(namespace);
         }
         for pod in &model.pods {
-            world.set_pod(pod.clone());
+            world.create_pod(pod.clone());
         }
-        world.cluster.apply(Change::SourceComplete(true));
+        world.changes.push(Change::SourceComplete(true));
         world
     }
 
@@ -59,7 +69,7 @@ impl World {
                 assert_eq!(kind, "NetworkPolicy");
                 let key = ObjectKey::new(namespace, name);
                 assert!(self.policies.remove(&key), "{key} is there to be deleted");
-                self.cluster.apply(Change::PolicyDeleted(key));
+                self.changes.push(Change::PolicyDeleted(key));
             }
             Action::CreateNamespace { namespace: name, labels }
             | Action::SetNamespaceLabels { namespace: name, labels } => {
@@ -71,23 +81,25 @@ impl World {
                 let policies: Vec<_> = self.policies.iter().filter(inside).cloned().collect();
                 for pod in pods {
                     self.pods.remove(&pod);
-                    self.cluster.apply(Change::PodDeleted(pod));
+                    self.changes.push(Change::PodDeleted(pod));
                 }
                 for policy in policies {
                     self.policies.remove(&policy);
-                    self.cluster.apply(Change::PolicyDeleted(policy));
+                    self.changes.push(Change::PolicyDeleted(policy));
                 }
-                self.cluster.apply(Change::NamespaceDeleted(namespace));
+                self.changes.push(Change::NamespaceDeleted(namespace));
             }
-            Action::CreatePod { pod } => self.set_pod(pod),
+            Action::CreatePod { pod } => self.create_pod(pod),
             Action::SetPodLabels { namespace, pod, labels } => {
-                let pod = self.pods[&ObjectKey::new(namespace, pod)].clone();
-                self.set_pod(PodModel { labels, ..pod });
+                let key = ObjectKey::new(namespace, pod);
+                let mut pod = self.pods.remove(&key).expect("it is there to be changed");
+                pod.model.labels = labels;
+                self.set_pod(pod);
             }
             Action::DeletePod { namespace, pod } => {
                 let key = ObjectKey::new(namespace, pod);
                 self.pods.remove(&key).expect("it is there to be deleted");
-                self.cluster.apply(Change::PodDeleted(key));
+                self.changes.push(Change::PodDeleted(key));
             }
         }
     }
@@ -101,10 +113,30 @@ impl World {
         self.apply(convert::namespace(&object), Change::NamespaceApplied);
     }
 
-    fn set_pod(&mut self, pod: PodModel) {
-        let ports = pod.ports.as_ref().unwrap_or(&self.pod_defaults.ports);
+    /// A pod that there is now.
+    pub(super) fn pod(&self, key: &ObjectKey) -> Option<&PodModel> {
+        self.pods.get(key).map(|pod| &pod.model)
+    }
+
+    /// The pods that there are now, but for those on their node's network.
+    pub(super) fn pods(&self) -> impl Iterator<Item = &PodModel> {
+        self.pods.values().map(|pod| &pod.model).filter(|pod| !pod.host_network)
+    }
+
+    /// What is to be told to somebody who was told everything before.
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        mem::take(&mut self.changes)
+    }
+
+    fn create_pod(&mut self, model: PodModel) {
+        let uid = format!("uid-{}", UIDS.fetch_add(1, Ordering::Relaxed));
+        self.set_pod(LivePod { model, uid });
+    }
+
+    fn set_pod(&mut self, pod: LivePod) {
+        let ports = pod.model.ports.as_ref().unwrap_or(&self.pod_defaults.ports);
         let object = pod_object(&pod, ports);
-        self.pods.insert(ObjectKey::new(&*pod.namespace, &*pod.name), pod);
+        self.pods.insert(ObjectKey::new(&*pod.model.namespace, &*pod.model.name), pod);
         self.apply(convert::pod(&object), Change::PodApplied);
     }
 
@@ -117,7 +149,7 @@ impl World {
         match converted {
             Ok(Converted { object, defects }) => {
                 self.problems.extend(defects.iter().map(|defect| said(defect)));
-                self.cluster.apply(change(object));
+                self.changes.push(change(object));
             }
             Err(defect) => self.problems.push(said(&defect)),
         }
@@ -134,11 +166,16 @@ fn node_object(node: &NodeModel) -> Value {
     })
 }
 
-fn pod_object(pod: &PodModel, ports: &Value) -> Value {
+fn pod_object(LivePod { model: pod, uid }: &LivePod, ports: &Value) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": { "name": pod.name, "namespace": pod.namespace, "labels": pod.labels },
+        "metadata": {
+            "name": pod.name,
+            "namespace": pod.namespace,
+            "uid": uid,
+            "labels": pod.labels,
+        },
         "spec": {
             "nodeName": pod.node,
             "hostNetwork": pod.host_network,
