@@ -10,7 +10,13 @@ use std::{
     time::Instant,
 };
 
-use bulkhead::reach::engine::{CompiledMaps, Engine, KernelMaps, Specification};
+use anyhow::Result;
+use bulkhead::reach::{
+    cluster::Cluster,
+    course::Question,
+    engine::{Answer, CompiledMaps, Engine, KernelMaps, Specification},
+    flow::Outcome,
+};
 use bulkhead_tests::conformance::{Outcomes, Suite};
 
 #[test]
@@ -30,6 +36,34 @@ fn every_case_holds_in_the_kernel() {
             panic!("this test loads eBPF programs, so it needs root: {error:#}")
         })
     });
+}
+
+/// Says yes to everything.
+struct Open;
+
+impl Engine for Open {
+    fn answers(&mut self, _: &mut Cluster, questions: &[Question]) -> Result<Vec<Answer>> {
+        Ok(vec![Answer { outcome: Outcome::Allow, reason: "open" }; questions.len()])
+    }
+
+    fn forget(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What the other tests say is worth something only if they can fail.
+#[test]
+fn an_engine_that_allows_everything_is_found_out_by_name_of_case_and_cell() {
+    let suite = Suite::read();
+    let id = "e2e/01@v4";
+    let case = suite.cases.iter().find(|case| case.id == id).expect("the case");
+    let outcomes = suite.run(case, &mut Open);
+    let told = outcomes.to_string();
+    let first = format!("{id} step 1: IPv4 TCP/80 x/a -> x/b: expected deny, got Ok([Allow])");
+    assert!(told.starts_with(&first), "{told}");
+    // 9 pods, 8 others and 2 clients outside, 7 probes; only the namespace x is closed.
+    assert_eq!(outcomes.failures.len(), 3 * 10 * 7);
+    assert!(told.ends_with("210 failures in 1 of 1 cases"), "{told}");
 }
 
 /// Holds an engine against every case, on each CPU one, and says how much was asked.

@@ -8,7 +8,9 @@
 //! All three answer every question alike; where they don't, one of them is wrong. Invariant: an
 //! answer is about the first packet of a flow, whatever was asked before.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
 use bulkhead_common::verdict::{AllowReason, DropReason, Verdict};
 
 use super::{
@@ -78,21 +80,25 @@ fn in_batches(
     questions: &[Question],
     mut ask: impl FnMut(&NodeName, &mut Index, &[&Question]) -> Result<Vec<Answer>>,
 ) -> Result<Vec<Answer>> {
-    let mut order: Vec<(usize, &Question)> = questions.iter().enumerate().collect();
-    order.sort_by_key(|(_, question)| (&question.node, &question.pod));
-    let mut answers = Vec::with_capacity(questions.len());
-    for of_node in order.chunk_by(|(_, a), (_, b)| a.node == b.node) {
-        let of_pods: Vec<_> = of_node.chunk_by(|(_, a), (_, b)| a.pod == b.pod).collect();
-        for batch in of_pods.chunks(node_maps::PODS) {
-            let (places, batch): (Vec<usize>, Vec<&Question>) =
-                batch.iter().copied().flatten().copied().unzip();
-            let Some(first) = batch.first() else { continue };
-            let index = cluster.node(&first.node);
-            answers.extend(places.into_iter().zip(ask(&first.node, index, &batch)?));
+    let mut by_pod = BTreeMap::<_, Vec<usize>>::new();
+    for (place, question) in questions.iter().enumerate() {
+        by_pod.entry((&question.node, &question.pod)).or_default().push(place);
+    }
+    let by_pod: Vec<_> = by_pod.into_iter().collect();
+    let mut answers = vec![None; questions.len()];
+    for of_node in by_pod.chunk_by(|((a, _), _), ((b, _), _)| a == b) {
+        for batch in of_node.chunks(node_maps::PODS) {
+            let Some(((node, _), _)) = batch.first() else { continue };
+            let places: Vec<usize> = batch.iter().flat_map(|(_, p)| p).copied().collect();
+            let batch: Vec<&Question> = places.iter().filter_map(|p| questions.get(*p)).collect();
+            for (place, answer) in places.into_iter().zip(ask(node, cluster.node(node), &batch)?) {
+                if let Some(slot) = answers.get_mut(place) {
+                    *slot = Some(answer);
+                }
+            }
         }
     }
-    answers.sort_by_key(|(place, _)| *place);
-    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    answers.into_iter().collect::<Option<_>>().context("a question was left without an answer")
 }
 
 #[cfg(test)]

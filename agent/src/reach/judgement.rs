@@ -1,6 +1,8 @@
 //! What the answers to a flow's questions add up to.
 
-use anyhow::{Result, anyhow};
+use std::ops::Range;
+
+use anyhow::{Context as _, Result};
 use bulkhead_common::verdict::{AllowReason, Direction};
 
 use super::{
@@ -40,49 +42,51 @@ pub fn judge<'a>(
     engine: &mut dyn Engine,
     flows: impl IntoIterator<Item = &'a FlowSpec>,
 ) -> Result<Vec<Result<Vec<Judgement>>>> {
-    let courses: Vec<Result<Vec<Course>>> =
-        flows.into_iter().map(|flow| courses(cluster, flow)).collect();
-    let questions: Vec<Question> = courses
-        .iter()
-        .flatten()
-        .flatten()
-        .flat_map(|course| course.questions.iter().cloned())
+    let mut questions = Vec::new();
+    let asked: Vec<Result<Vec<Asked>>> = flows
+        .into_iter()
+        .map(|flow| {
+            let courses = courses(cluster, flow)?.into_iter();
+            Ok(courses.map(|course| Asked::new(course, &mut questions)).collect())
+        })
         .collect();
-    let mut answers = engine.answers(cluster, &questions)?.into_iter();
-    let judged = courses.into_iter().map(|courses| {
-        courses?
-            .into_iter()
-            .map(|course| {
-                let answers: Vec<Answer> = answers.by_ref().take(course.questions.len()).collect();
-                if answers.len() != course.questions.len() {
-                    return Err(anyhow!("the engine left a question without an answer"));
-                }
-                Ok(sum(&course, &answers))
-            })
-            .collect()
-    });
-    Ok(judged.collect())
+    let answers = engine.answers(cluster, &questions)?;
+    let answered: Vec<(&Question, Answer)> = questions.iter().zip(answers).collect();
+    let judgement = |asked: Asked| {
+        let answered = answered.get(asked.places).context("a question has no answer")?;
+        Ok(sum(asked.family, answered))
+    };
+    Ok(asked.into_iter().map(|asked| asked?.into_iter().map(judgement).collect()).collect())
 }
 
-fn sum(course: &Course, answers: &[Answer]) -> Judgement {
-    let asked = || course.questions.iter().zip(answers);
+/// Where the questions of a course stand among all.
+struct Asked {
+    family: Family,
+    places: Range<usize>,
+}
+
+impl Asked {
+    fn new(course: Course, questions: &mut Vec<Question>) -> Self {
+        let start = questions.len();
+        questions.extend(course.questions);
+        Self { family: course.family, places: start..questions.len() }
+    }
+}
+
+fn sum(family: Family, answered: &[(&Question, Answer)]) -> Judgement {
     let rule = AllowReason::Rule.as_str();
-    let decisive = asked()
+    let decisive = answered
+        .iter()
         .find(|(_, answer)| answer.outcome == Outcome::Deny)
-        .or_else(|| asked().rfind(|(_, answer)| answer.reason == rule))
-        .or_else(|| asked().next_back());
+        .or_else(|| answered.iter().rfind(|(_, answer)| answer.reason == rule))
+        .or_else(|| answered.last());
     match decisive {
         Some((question, answer)) => Judgement {
-            family: course.family,
+            family,
             outcome: answer.outcome,
             reason: answer.reason,
             by: Some((question.pod.clone(), question.flow.direction)),
         },
-        None => Judgement {
-            family: course.family,
-            outcome: Outcome::Allow,
-            reason: NOBODY_ASKED,
-            by: None,
-        },
+        None => Judgement { family, outcome: Outcome::Allow, reason: NOBODY_ASKED, by: None },
     }
 }
