@@ -57,13 +57,25 @@ impl Counters {
         let mut counts = Vec::new();
         for direction in Direction::ALL {
             for verdict in every_verdict() {
-                let index = counter_index(block, direction, verdict);
-                let values = inner.counters.get(&index, 0).context("cannot read COUNTERS")?;
-                let counter = super::kernel::sum(&values);
+                let counter = inner.counter(block, direction, verdict)?;
                 counts.push(Count { direction, verdict, counter });
             }
         }
         Ok(counts)
+    }
+
+    /// One count of a block.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said of the map.
+    pub fn read_one(
+        &self,
+        block: u32,
+        direction: Direction,
+        verdict: Verdict,
+    ) -> anyhow::Result<Counter> {
+        self.lock().counter(block, direction, verdict)
     }
 
     /// How many events of a block the programs did not write, for want of budget or room.
@@ -100,6 +112,19 @@ impl Counters {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing in here is left half done by a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn counter(
+        &self,
+        block: u32,
+        direction: Direction,
+        verdict: Verdict,
+    ) -> anyhow::Result<Counter> {
+        let index = counter_index(block, direction, verdict);
+        let values = self.counters.get(&index, 0).context("cannot read COUNTERS")?;
+        Ok(super::kernel::sum(&values))
     }
 }
 

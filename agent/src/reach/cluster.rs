@@ -70,6 +70,11 @@ impl Cluster {
         pod.node.clone().or_else(|| self.lone.clone())
     }
 
+    /// The addresses of a node: those of its object, and those of pods on its network.
+    pub fn addresses(&self, node: &NodeName) -> BTreeSet<IpAddr> {
+        addresses(&self.whole, &self.lone, node)
+    }
+
     /// The state as a node sees it.
     pub fn node(&mut self, node: &NodeName) -> &mut Index {
         let (whole, lone) = (&self.whole, &self.lone);

@@ -108,14 +108,15 @@ fn party<'a>(cluster: &'a Cluster, end: &End) -> Result<Party<'a>> {
             Ok(pod_party(cluster, pod, pod.addresses.iter().copied().collect()))
         }
         End::Node(name) => {
-            let Some(node) = objects.nodes().get(name) else {
+            if !objects.nodes().contains_key(name) {
                 bail!("no node {name} is known; {}", known("nodes", objects.nodes().keys()));
-            };
-            if node.addresses.is_empty() {
+            }
+            let node = Some(name.as_str().into());
+            let addresses = cluster.addresses(&node);
+            if addresses.is_empty() {
                 bail!("the node {name} has no address; give it one in status.addresses");
             }
-            let who = Who::Node(Some(name.as_str().into()));
-            Ok(Party { addresses: node.addresses.clone(), who })
+            Ok(Party { addresses, who: Who::Node(node) })
         }
         End::Ip(address) => at(cluster, *address),
         End::Service(service) => bail!("a service ({service}) opens no flows; name a pod"),

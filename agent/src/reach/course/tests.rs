@@ -112,6 +112,16 @@ fn the_own_node_is_told_for_nodes_and_for_pods_on_their_network() {
 }
 
 #[test]
+fn a_node_has_the_addresses_of_pods_on_its_network_too() {
+    let mut cluster = cluster();
+    let other = Pod { host_network: true, ..pod("a/second", "", &["172.18.0.9"]) };
+    cluster.apply(Change::PodApplied(Pod { node: Some("n1".into()), ..other }));
+    let courses = courses(&cluster, &spec(r#""pod":"a/four""#, r#""node":"n1""#, TCP)).unwrap();
+    let peers = courses[0].questions.iter().map(|question| question.flow.peer);
+    assert_eq!(peers.collect::<Vec<_>>(), [ip("172.18.0.1"), ip("172.18.0.9")]);
+}
+
+#[test]
 fn who_has_no_policy_is_not_asked() {
     let outside = asked(r#""ip":"192.0.2.1""#, r#""pod":"a/four""#, TCP);
     assert_eq!(outside, ["IPv4: a/four on n2 from 192.0.2.1, TCP 80"]);

@@ -9,13 +9,16 @@ use aya::{TestRun as _, TestRunOptions};
 use bulkhead_common::{
     abi,
     value::Endpoint,
-    verdict::{Direction, Verdict},
+    verdict::{AllowReason, Direction, DropReason, Verdict},
 };
 
-use super::{Answer, Engine, frame, in_batches, node_maps::NodeMaps};
+use super::{
+    Answer, Engine, frame, in_batches,
+    node_maps::{NodeMaps, PODS},
+};
 use crate::{
     dataplane::{
-        counters::Count,
+        counters::{Count, every_verdict},
         kernel::{Kernel, Options},
         op::{Execute as _, Op},
     },
@@ -33,8 +36,9 @@ const NEXT: u32 = u32::MAX;
 const SHOT: u32 = 2;
 /// Some device that is not the pod's.
 const ELSEWHERE: u32 = 7;
-/// The block of counters of whichever pod is asked.
-const BLOCK: u32 = 1;
+/// The block of counters of whichever pod is asked: the last one, which [`PODS`] pods leave free.
+const BLOCK: u32 = abi::ENDPOINTS;
+const _: () = assert!(PODS < BLOCK as usize);
 
 /// The programs and their maps in the kernel: one node's at a time.
 pub struct KernelMaps {
@@ -110,7 +114,7 @@ impl KernelMaps {
             SHOT => Outcome::Deny,
             other => bail!("the program {program} says {other}, which is no verdict"),
         };
-        match self.reason()? {
+        match self.verdict(question.flow.direction, outcome)? {
             Some(verdict) => Ok(Answer { outcome, ..Answer::of(verdict) }),
             None => Ok(Answer {
                 outcome,
@@ -122,14 +126,25 @@ impl KernelMaps {
         }
     }
 
-    /// The verdict whose counter moved since the last look.
-    fn reason(&mut self) -> Result<Option<Verdict>> {
-        let Some(before) = &self.counts else { return Ok(None) };
-        let counts = self.kernel.counters().read(BLOCK)?;
-        let moved = before.iter().zip(&counts).find(|(before, after)| before != after);
-        let verdict = moved.map(|(_, after)| after.verdict).context("no counter moved")?;
-        self.counts = Some(counts);
-        Ok(Some(verdict))
+    /// The verdict whose counter moved since the last look; the likely ones are looked at first.
+    fn verdict(&mut self, direction: Direction, outcome: Outcome) -> Result<Option<Verdict>> {
+        let Some(counts) = &mut self.counts else { return Ok(None) };
+        let likely = match outcome {
+            Outcome::Allow => [AllowReason::Rule, AllowReason::NotIsolated].map(Verdict::Allow),
+            Outcome::Deny => [DropReason::NotAllowed, DropReason::FlowRevoked].map(Verdict::Deny),
+        };
+        for verdict in likely.into_iter().chain(every_verdict()) {
+            let before = counts
+                .iter_mut()
+                .find(|count| count.direction == direction && count.verdict == verdict)
+                .context("a verdict that is not counted")?;
+            let counter = self.kernel.counters().read_one(BLOCK, direction, verdict)?;
+            if before.counter != counter {
+                before.counter = counter;
+                return Ok(Some(verdict));
+            }
+        }
+        bail!("the programs gave a verdict, and no counter moved")
     }
 }
 
