@@ -135,6 +135,9 @@ impl Verify {
         };
         let (name, text) = read(file)?;
         let lines = flow::read(&name, &text)?;
+        if lines.is_empty() {
+            bail!("{name}: it holds no flow, so nothing would be checked; write one a line");
+        }
         if is_expected {
             require_expectations(&name, &lines)?;
         }

@@ -74,7 +74,7 @@ pub fn courses(cluster: &Cluster, spec: &FlowSpec) -> Result<Vec<Course>> {
     let source = party(cluster, &spec.from).context("from")?;
     let service = match &spec.to {
         End::Service(key) => Some((key, None)),
-        End::Ip(address) => service::with_address(cluster, address.to_canonical()),
+        End::Ip(address) => service::with_address(cluster, address.to_canonical(), spec),
         End::Pod(_) | End::Node(_) => None,
     };
     if let Some((key, address)) = service {

@@ -16,14 +16,30 @@ use crate::{
     },
 };
 
-/// The service that has an address, and the address.
-pub(super) fn with_address(
-    cluster: &Cluster,
+/// The service that an address leads to, and the address: of several, one that has the port.
+pub(super) fn with_address<'a>(
+    cluster: &'a Cluster,
     address: IpAddr,
-) -> Option<(&ObjectKey, Option<IpAddr>)> {
-    let mut services = cluster.objects().services().values();
-    let service = services.find(|service| service.addresses.contains(&address))?;
+    spec: &FlowSpec,
+) -> Option<(&'a ObjectKey, Option<IpAddr>)> {
+    if is_taken(cluster, address) {
+        return None;
+    }
+    let services = cluster.objects().services().values();
+    let at: Vec<&Service> = services.filter(|s| s.addresses.contains(&address)).collect();
+    let serves = |service: &&&Service| {
+        let mut ports = service.ports.iter();
+        ports.any(|p| Some(p.protocol) == spec.protocol.transport() && Some(p.port) == spec.port)
+    };
+    let service = at.iter().find(serves).or(at.first())?;
     Some((&service.key, Some(address)))
+}
+
+/// Whether a live pod or a node has an address: it is no service's then.
+fn is_taken(cluster: &Cluster, address: IpAddr) -> bool {
+    let objects = cluster.objects();
+    !objects.claimants(address).is_empty()
+        || objects.nodes().values().any(|node| node.addresses.contains(&address))
 }
 
 /// A backend of one port of a service.
@@ -50,7 +66,7 @@ pub(super) fn courses(
     let addresses: BTreeSet<IpAddr> = match address {
         Some(address) => BTreeSet::from([address]),
         None if is_headless => backends.iter().map(|(address, _)| *address).collect(),
-        None => service.addresses.clone(),
+        None => service.addresses.iter().copied().filter(|a| !is_taken(cluster, *a)).collect(),
     };
     let families = families(spec, (&spec.from, &source.addresses), (&spec.to, &addresses))?;
     let mut courses = Vec::new();
