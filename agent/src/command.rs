@@ -74,7 +74,11 @@ pub fn main() -> ExitCode {
 
 impl Cli {
     fn run(self) -> Result<ExitCode> {
-        self.log.start()?;
+        if let Err(error) = self.log.start() {
+            // As for any other argument that cannot be understood: 1 has a meaning of its own.
+            drop(io::stderr().write_all(told(&error).as_bytes()));
+            return Ok(ExitCode::from(2));
+        }
         match self.command {
             Command::Agent(agent) => agent.run(),
             Command::Demo(demo) => demo.run(),

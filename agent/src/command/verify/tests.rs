@@ -46,6 +46,15 @@ fn about_wordpress(option: &str, flows: &[[&str; 4]], arguments: &[&str]) -> Tol
     told(&wordpress(), &[&list[..], arguments].concat())
 }
 
+#[test]
+fn a_list_without_a_flow_holds_nothing_and_says_so() {
+    for option in ["--expect", "--flows"] {
+        let Told { status, err, .. } = about_wordpress(option, &[], &[]);
+        assert_eq!(status, Status::Unclear);
+        assert!(err.contains("it holds no flow"), "{err}");
+    }
+}
+
 const ALLOWED: [&str; 4] = ["wordpress", "mysql", "3306", "allow"];
 const DENIED: [&str; 4] = ["intruder", "mysql", "3306", "deny"];
 

@@ -144,6 +144,28 @@ fn a_service_is_asked_about_at_its_address_and_each_backend_at_its_own_port() {
 }
 
 #[test]
+fn an_address_of_a_pod_or_node_is_no_services_and_of_two_services_the_one_with_the_port_is_meant() {
+    let mut cluster = cluster();
+    let web = [("web", Protocol::Tcp, 80)];
+    let tls = [("tls", Protocol::Tcp, 443)];
+    let taken = ["10.0.0.4", "172.18.0.2", "10.96.0.1"];
+    cluster.apply(Change::ServiceApplied(service("a/taker", &taken, &web)));
+    cluster.apply(Change::ServiceApplied(service("a/tls", &["10.96.0.1"], &tls)));
+    cluster.apply(Change::EndpointSliceApplied(slice("a/tls-1", "tls", &["10.0.0.2"], &tls)));
+    let asked_of = |to: &str, rest: &str| -> Vec<Option<ObjectKey>> {
+        let spec = spec(r#""pod":"a/x""#, to, rest);
+        let courses = courses(&cluster, &spec).unwrap();
+        let questions = courses.iter().flat_map(|course| &course.questions);
+        questions.map(|question| Some(question.pod.clone())).collect()
+    };
+    let key = |name: &str| Some(ObjectKey::new("a", name));
+    assert_eq!(asked_of(r#""ip":"10.0.0.4""#, TCP), [key("x"), key("four")]);
+    assert_eq!(asked_of(r#""ip":"172.18.0.2""#, TCP), [key("x")]);
+    let to_tls = asked_of(r#""ip":"10.96.0.1""#, r#""protocol":"TCP","port":443"#);
+    assert_eq!(to_tls, [key("x"), key("y")]);
+}
+
+#[test]
 fn backends_of_a_headless_service_are_destinations_by_themselves() {
     let expected = ["IPv6: a/x on n1 to fd00::2, TCP 80", "IPv6: a/y on n2 from fd00::1, TCP 80"];
     assert_eq!(asked(r#""pod":"a/x""#, r#""service":"a/headless""#, TCP), expected);
