@@ -10,7 +10,11 @@ pub mod name {
     pub const FROM_POD: &str = "from_pod";
     /// Program that does nothing, for benchmarks to measure from. Never attached.
     pub const EMPTY: &str = "empty";
-    /// ifindex (`u32`) -> [`crate::value::Endpoint`].
+    /// ifindex (`u32`), below [`super::INTERFACES`] -> [`super::endpoint_place`] (`u32`), or zero.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// The same for interfaces of a higher number.
+    pub const INTERFACES_ABOVE: &str = "INTERFACES_ABOVE";
+    /// [`super::endpoint_place`] -> [`crate::value::Endpoint`].
     pub const ENDPOINTS: &str = "ENDPOINTS";
     /// [`crate::key::Ipv4`] -> [`crate::value::Peer`].
     pub const PEERS_V4: &str = "PEERS_V4";
@@ -28,6 +32,12 @@ pub mod name {
     pub const FLOWS_V4: &str = "FLOWS_V4";
     /// [`crate::key::FlowKey<16>`] -> [`crate::value::Flow`].
     pub const FLOWS_V6: &str = "FLOWS_V6";
+    /// [`crate::key::FragmentKey<4>`] -> [`crate::value::Fragment`].
+    pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
+    /// [`crate::key::FragmentKey<16>`] -> [`crate::value::Fragment`].
+    pub const FRAGMENTS_V6: &str = "FRAGMENTS_V6";
+    /// 0: IPv4, 1: IPv6 -> flow entries that were made (`u64`), for each CPU.
+    pub const FLOWS_MADE: &str = "FLOWS_MADE";
     /// [`super::counter_index`] -> [`crate::value::Counter`], for each CPU.
     pub const COUNTERS: &str = "COUNTERS";
     /// Ring buffer of [`crate::event::Event`].
@@ -46,6 +56,10 @@ pub const ANSWER_MARK: u32 = 0xb41c_4ead;
 
 /// Endpoints of one node. Kubernetes recommends at most 110 pods a node.
 pub const ENDPOINTS: u32 = 1024;
+/// Places of endpoints: two for each block of counters.
+pub const ENDPOINT_PLACES: u32 = 2 * (ENDPOINTS + 1);
+/// Interfaces that are found without hashing.
+pub const INTERFACES: u32 = 65_536;
 /// Addresses of each family that a policy of this node asks about.
 pub const PEERS: u32 = 262_144;
 /// Prefixes of each family at which what the policies of this node say about addresses changes.
@@ -56,6 +70,8 @@ pub const RULES: u32 = 262_144;
 pub const PORT_RANGES: u32 = 65_536;
 /// Flows of each family; the least recently used make room.
 pub const FLOWS: u32 = 131_072;
+/// Datagrams of each family whose fragments are on their way; the least recently used make room.
+pub const FRAGMENTS: u32 = 8192;
 /// Bytes of the event ring buffer: a power of two, a multiple of the page size.
 pub const EVENTS_BYTES: u32 = 262_144;
 /// Counters: a block for each endpoint, and block 0 for packets at an unknown one.
@@ -63,6 +79,12 @@ pub const COUNTERS: u32 = (ENDPOINTS + 1) * COUNTERS_PER_BLOCK;
 const COUNTERS_PER_BLOCK: u32 = 2 * COLUMNS;
 /// The counter block of packets that meet a program whose endpoint is not in the map.
 pub const COUNTER_BLOCK_UNKNOWN: u32 = 0;
+
+/// The place in `ENDPOINTS` of the endpoint that has a block of counters: one of two.
+#[inline(always)]
+pub const fn endpoint_place(block: u32, second: bool) -> u32 {
+    block * 2 + second as u32
+}
 
 /// The index in `COUNTERS` of a verdict of an endpoint in one direction.
 #[inline(always)]

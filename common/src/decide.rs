@@ -1,21 +1,27 @@
 //! The verdict on one packet, by what the maps hold.
 //!
-//! The same function runs in the kernel and in user space; the maps are behind [`Maps`]. It owns
-//! the order in which the reasons for a verdict are looked at. Invariant: for an isolated pod,
-//! nothing passes that was not read completely, and no verdict is remembered in the direction that
-//! rules decide: they are asked for every packet.
+//! The same functions run in the kernel and in user space; the maps are behind [`Maps`]. Owns the
+//! order in which the reasons for a verdict are looked at; `policy` has what rules and flows say.
+//! Invariants: for an isolated pod, nothing passes that was not read completely. No verdict is
+//! remembered in the direction that rules decide: they are asked for every packet. Where [`quick`]
+//! has an answer, [`decide`] has the same.
 
+mod policy;
+
+use self::policy::{Asked, by_policy, by_quote, identity, is_node};
 use crate::{
-    key::{Address, FlowKey, Port, RuleKey},
-    packet::{self, Bytes, Network, Packet, Role, Transport, protocol},
-    value::{Endpoint, Flow, IDENTITY_NODE, IDENTITY_NONE, Peer, PortRange, PortSet, flags},
+    key::{Address, FlowKey, FragmentKey, Port, RuleKey},
+    packet::{self, Bytes, Network, Packet, Part, Quoted, Role, Transport},
+    value::{Endpoint, Flow, Fragment, Peer, PortSet, flags},
     verdict::{
-        AllowReason::{self, Itself, NeighbourDiscovery, NotIsolated, OwnNode, Reply, Rule},
+        AllowReason::{Itself, NeighbourDiscovery, NotIsolated, OwnNode},
         Direction,
-        DropReason::{self, FlowRevoked, NotAllowed, SpoofedSource, VlanTagged},
+        DropReason::{self, Malformed, SpoofedSource, VlanTagged},
         Verdict,
     },
 };
+
+pub use self::policy::is_in_ranges;
 
 /// The maps, as one address family sees them.
 pub trait Maps<const N: usize> {
@@ -26,12 +32,19 @@ pub trait Maps<const N: usize> {
     /// Of `rules`.
     fn rule(&self, key: &RuleKey) -> Option<PortSet>;
     /// Whether one of the set's `port_ranges` has the port: [`is_in_ranges`]. Asked only of a set
-    /// that has some.
+    /// whose ranges are there.
     fn is_in_ranges(&self, set: &PortSet, protocol: u8, port: Port) -> bool;
     /// Of `flows_v4` or `flows_v6`.
     fn flow(&self, key: &FlowKey<N>) -> Option<Flow>;
-    /// Creates or replaces a flow. One that could not be written heals with its next packet.
+    /// Makes a flow entry. One that could not be written heals with its next packet.
+    fn make_flow(&self, key: &FlowKey<N>, flow: &Flow);
+    /// Replaces a flow entry.
     fn set_flow(&self, key: &FlowKey<N>, flow: &Flow);
+    /// Of `fragments_v4` or `fragments_v6`.
+    fn fragment(&self, key: &FragmentKey<N>) -> Option<Fragment>;
+    /// Creates or replaces what a first fragment said. Where it could not be written, the others are
+    /// denied.
+    fn set_fragment(&self, key: &FragmentKey<N>, fragment: &Fragment);
     /// The monotonic clock, in nanoseconds.
     fn now_ns(&self) -> u64;
 }
@@ -45,18 +58,54 @@ pub struct Hook {
     pub ifindex: u32,
     /// It came in through no device: the node itself sent it. Always false for egress.
     pub from_own_node: bool,
+    /// The pod itself sent it, whatever it was translated to on the way. Always false for egress.
+    pub from_itself: bool,
     /// A VLAN tag was taken off the frame already.
     pub vlan_tagged: bool,
 }
 
-/// How long a flow without packets is remembered.
-const IDLE_TCP_NS: u64 = 24 * 3600 * NS_PER_SEC;
-const IDLE_OTHER_NS: u64 = 180 * NS_PER_SEC;
-/// How often a flow that has packets is written again.
-const REFRESH_NS: u64 = NS_PER_SEC;
-const NS_PER_SEC: u64 = 1_000_000_000;
-/// Halvings of the port ranges of one set: enough for every range that the map can hold.
-const SEARCH_STEPS: u32 = crate::abi::PORT_RANGES.ilog2() + 1;
+/// How long the rest of a datagram is waited for: as long as Linux does (net.ipv4.ipfrag_time,
+/// net.ipv6.ip6frag_time).
+const FRAGMENT_V4_NS: u64 = 30_000_000_000;
+const FRAGMENT_V6_NS: u64 = 60_000_000_000;
+
+/// The verdict on a packet of the common kind ([`packet::plain_ipv4`]), if look-ups alone give it:
+/// nothing is written. `None` leaves it to [`decide`].
+#[inline(always)]
+pub fn quick<B, M>(hook: &Hook, endpoint: &Endpoint, frame: &B, maps: &M) -> Option<Verdict>
+where
+    B: Bytes,
+    M: Maps<4> + Maps<16>,
+{
+    if hook.vlan_tagged || hook.from_itself {
+        return None;
+    }
+    if packet::is_ipv4(frame)? {
+        quick_ip(hook, endpoint, &endpoint.ipv4, &packet::plain_ipv4(frame)?, maps)
+    } else {
+        quick_ip(hook, endpoint, &endpoint.ipv6, &packet::plain_ipv6(frame)?, maps)
+    }
+}
+
+#[inline(always)]
+fn quick_ip<const N: usize, M: Maps<N>>(
+    hook: &Hook,
+    endpoint: &Endpoint,
+    own: &Address<N>,
+    packet: &Packet<N>,
+    maps: &M,
+) -> Option<Verdict> {
+    if hook.from_own_node {
+        return Some(Verdict::Allow(OwnNode)); // 1
+    }
+    let (local, remote) = ends(hook, packet);
+    let odd_source = matches!(hook.direction, Direction::Egress) && local != own;
+    if odd_source || remote == own {
+        return None;
+    }
+    let asked = Asked { endpoint, remote, protocol: packet.protocol, transport: &packet.transport };
+    by_policy::<N, false, M>(hook, &asked, maps)
+}
 
 /// The verdict on `frame`, met at `hook` of `endpoint`.
 ///
@@ -66,8 +115,9 @@ const SEARCH_STEPS: u32 = crate::abi::PORT_RANGES.ilog2() + 1;
 /// 2. What cannot be read, or carries a VLAN tag, is denied for an isolated pod.
 /// 3. ARP and neighbour discovery pass.
 /// 4. The pod sends from its own addresses only, and nothing whose source cannot be read.
-/// 5. The pod reaches itself and its own node.
-/// 6. Rules and flows decide: see [`by_policy`].
+/// 5. The pod reaches itself, also by way of a translation on the node.
+/// 6. Rules and flows decide: see [`by_policy`]. A later fragment is judged as the packet that its
+///    first fragment was, an ICMP error by the packet that it quotes.
 #[inline(always)]
 pub fn decide<B, M>(hook: &Hook, endpoint: &Endpoint, frame: &B, maps: &M) -> Verdict
 where
@@ -84,10 +134,14 @@ where
         Err(reason) => unaddressed(hook, endpoint, reason), // 2, 4
         Ok(Network::Arp) => Verdict::Allow(NeighbourDiscovery), // 3
         Ok(Network::Ipv4) => {
-            decide_ip(hook, endpoint, &endpoint.ipv4, &packet::parse_ipv4(frame), maps)
+            let quoted = |packet: &_| packet::quoted_ipv4(frame, packet);
+            let packet = packet::parse_ipv4(frame);
+            decide_ip(hook, endpoint, &endpoint.ipv4, &packet, quoted, maps)
         }
         Ok(Network::Ipv6) => {
-            decide_ip(hook, endpoint, &endpoint.ipv6, &packet::parse_ipv6(frame), maps)
+            let quoted = |packet: &_| packet::quoted_ipv6(frame, packet);
+            let packet = packet::parse_ipv6(frame);
+            decide_ip(hook, endpoint, &endpoint.ipv6, &packet, quoted, maps)
         }
     }
 }
@@ -118,6 +172,7 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     endpoint: &Endpoint,
     own: &Address<N>,
     packet: &Packet<N>,
+    quoted: impl Fn(&Packet<N>) -> Quoted<N>,
     maps: &M,
 ) -> Verdict {
     if let Some(reason) = packet.unaddressed {
@@ -131,10 +186,7 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     if matches!(packet.transport.role, Role::NeighbourDiscovery) {
         return Verdict::Allow(NeighbourDiscovery); // 3
     }
-    let (local, remote) = match hook.direction {
-        Direction::Ingress => (&packet.destination, &packet.source),
-        Direction::Egress => (&packet.source, &packet.destination),
-    };
+    let (local, remote) = ends(hook, packet);
     if matches!(hook.direction, Direction::Egress)
         && endpoint.flags & flags::CHECK_SOURCE != 0
         && local != own
@@ -142,14 +194,105 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     {
         return Verdict::Deny(SpoofedSource); // 4
     }
-    if let Some(reason) = packet.transport.problem {
+    // Who masquerades what a node sends back to the pod writes an address of the node into it.
+    if hook.from_itself && (remote == own || is_node(identity(endpoint, remote, maps))) {
+        return Verdict::Allow(Itself); // 5
+    }
+    let later = matches!(packet.fragment.part, Part::Later);
+    let remembered = if later { first_fragment(hook, packet, maps) } else { None };
+    let (protocol, transport) = match &remembered {
+        Some((number, transport)) => (*number, transport),
+        None => (packet.protocol, &packet.transport),
+    };
+    if let Some(reason) = transport.problem {
         return unreadable(hook, endpoint, reason); // 2
     }
     if !own.is_zero() && local == own && remote == own {
         return Verdict::Allow(Itself); // 5
     }
-    let asked = Asked { endpoint, remote, protocol: packet.protocol, transport: &packet.transport };
-    by_policy(hook, &asked, maps)
+    let asked = Asked { endpoint, remote, protocol, transport };
+    if matches!(transport.role, Role::Reports) {
+        return by_quote(hook, &asked, packet, &quoted(packet), maps); // 6
+    }
+    // With leave to write, there is always a verdict.
+    let verdict =
+        by_policy::<N, true, M>(hook, &asked, maps).unwrap_or(Verdict::Deny(DropReason::Internal)); // 6
+    if matches!(packet.fragment.part, Part::First)
+        && matches!(verdict, Verdict::Allow(_))
+        && endpoint.is_isolated(hook.direction)
+    {
+        remember_first_fragment(hook, packet, maps);
+    }
+    verdict
+}
+
+/// The pod's end and the other one.
+#[inline(always)]
+const fn ends<'a, const N: usize>(
+    hook: &Hook,
+    packet: &'a Packet<N>,
+) -> (&'a Address<N>, &'a Address<N>) {
+    match hook.direction {
+        Direction::Ingress => (&packet.destination, &packet.source),
+        Direction::Egress => (&packet.source, &packet.destination),
+    }
+}
+
+/// The protocol and the transport header that a later fragment belongs to, if its first one was
+/// allowed.
+///
+/// One that would write over that header is malformed (RFC 1858, section 4; RFC 5722).
+#[inline(always)]
+fn first_fragment<const N: usize, M: Maps<N>>(
+    hook: &Hook,
+    packet: &Packet<N>,
+    maps: &M,
+) -> Option<(u8, Transport)> {
+    let first = maps.fragment(&fragment_key(hook, packet))?;
+    let limit = if N == 4 { FRAGMENT_V4_NS } else { FRAGMENT_V6_NS };
+    if maps.now_ns().saturating_sub(first.seen_ns) > limit {
+        return None;
+    }
+    let transport = if packet.fragment.offset < usize::from(first.covered) {
+        Transport::unreadable(Malformed)
+    } else {
+        Transport {
+            source_port: first.source_port,
+            destination_port: first.destination_port,
+            role: Role::from_number(first.role),
+            ending: packet::Ending::None,
+            header_len: 0,
+            problem: None,
+        }
+    };
+    Some((first.protocol, transport))
+}
+
+#[inline(always)]
+fn remember_first_fragment<const N: usize, M: Maps<N>>(hook: &Hook, packet: &Packet<N>, maps: &M) {
+    let transport = &packet.transport;
+    // Headers are read within 256 bytes of a frame.
+    let covered = packet.transport_offset + transport.header_len - packet.fragment.start;
+    let fragment = Fragment {
+        seen_ns: maps.now_ns(),
+        source_port: transport.source_port,
+        destination_port: transport.destination_port,
+        covered: covered as u16,
+        protocol: packet.protocol,
+        role: transport.role as u8,
+    };
+    maps.set_fragment(&fragment_key(hook, packet), &fragment);
+}
+
+#[inline(always)]
+const fn fragment_key<const N: usize>(hook: &Hook, packet: &Packet<N>) -> FragmentKey<N> {
+    FragmentKey {
+        source: packet.source,
+        destination: packet.destination,
+        hook: hook.ifindex << 1 | hook.direction as u32,
+        identification: packet.fragment.identification,
+        protocol: if N == 4 { packet.protocol as u32 } else { 0 },
+    }
 }
 
 /// fe80::/10 and ff00::/8: where a pod may send from an address of its link. From elsewhere such a
@@ -163,224 +306,6 @@ fn is_on_link<const N: usize>(address: &Address<N>) -> bool {
 #[inline(always)]
 fn is_link_local<const N: usize>(address: &Address<N>) -> bool {
     N == 16 && matches!(address.0.first_chunk::<2>(), Some([0xfe, low]) if low & 0xc0 == 0x80)
-}
-
-/// A packet, as policy sees it.
-struct Asked<'a, const N: usize> {
-    endpoint: &'a Endpoint,
-    remote: &'a Address<N>,
-    protocol: u8,
-    transport: &'a Transport,
-}
-
-/// What rules and flows say.
-///
-/// Rules decide the direction that a packet goes in, for every packet. A flow entry lets replies
-/// pass where the other direction is isolated. It says who opened the flow, so that a packet which
-/// rules deny passes only as a reply, and so that replies never look like a flow of their own: that
-/// would keep a flow alive which a new policy cuts.
-///
-/// 1. Allowed by rules, or not isolated: passes, and is remembered where a reply may need it.
-/// 2. Denied by rules: passes as a reply, if the flow was opened in the opposite direction and the
-///    rules of that direction still allow it.
-#[inline(always)]
-fn by_policy<const N: usize, M: Maps<N>>(hook: &Hook, asked: &Asked<'_, N>, maps: &M) -> Verdict {
-    let direction = hook.direction;
-    match by_rules(asked, direction, asked.transport.destination_port, maps) {
-        Some(reason) => {
-            let reply_isolated = asked.endpoint.is_isolated(direction.opposite());
-            let wanted = match asked.transport.role {
-                // Known before any policy is: the one that comes later must tell who opened what.
-                Role::Opens => reply_isolated || asked.protocol == protocol::TCP,
-                Role::Continues | Role::Either => reply_isolated,
-                Role::Answers | Role::Alone | Role::NeighbourDiscovery => false,
-            };
-            if wanted {
-                remember(hook, asked, maps);
-            }
-            Verdict::Allow(reason) // 1
-        }
-        None => by_flow(hook, asked, maps), // 2
-    }
-}
-
-/// Why the endpoint's rules allow traffic in `direction` with `port` at its destination, or `None`.
-#[inline(always)]
-fn by_rules<const N: usize, M: Maps<N>>(
-    asked: &Asked<'_, N>,
-    direction: Direction,
-    port: Port,
-    maps: &M,
-) -> Option<AllowReason> {
-    if !asked.endpoint.is_isolated(direction) {
-        return Some(NotIsolated);
-    }
-    let side = asked.endpoint.side(direction);
-    if contains(&side.any_peer, asked.protocol, port, maps) {
-        return Some(Rule);
-    }
-    let identity = identity(asked.endpoint, asked.remote, maps);
-    if is_node(identity) && matches!(direction, Direction::Egress) {
-        return Some(OwnNode);
-    }
-    let identity = identity & !IDENTITY_NODE;
-    if identity == IDENTITY_NONE {
-        return None;
-    }
-    let ports = maps.rule(&RuleKey { policy_set: side.policy_set, identity })?;
-    contains(&ports, asked.protocol, port, maps).then_some(Rule)
-}
-
-/// What the rules know of an address: its own identity, or that of the longest block around it.
-#[inline(always)]
-fn identity<const N: usize, M: Maps<N>>(
-    endpoint: &Endpoint,
-    address: &Address<N>,
-    maps: &M,
-) -> u32 {
-    let of = |peer: Option<Peer>| match peer {
-        None => IDENTITY_NONE,
-        Some(Peer { identities: [first, second] }) => {
-            if endpoint.flags & flags::SECOND_IDENTITY == 0 { first } else { second }
-        }
-    };
-    match of(maps.peer(address)) {
-        IDENTITY_NONE if endpoint.flags & flags::ASKS_CIDRS != 0 => of(maps.cidr(address)),
-        identity => identity,
-    }
-}
-
-#[inline(always)]
-const fn is_node(identity: u32) -> bool {
-    identity & IDENTITY_NODE != 0
-}
-
-#[inline(always)]
-fn contains<const N: usize, M: Maps<N>>(set: &PortSet, protocol: u8, port: Port, maps: &M) -> bool {
-    match set.len {
-        0 => false,
-        len if len == PortSet::EVERYTHING.len => true,
-        _ => maps.is_in_ranges(set, protocol, port),
-    }
-}
-
-/// Whether `port` of `protocol` is in one of the ranges of `set`: a binary search.
-#[inline(always)]
-pub fn is_in_ranges(
-    set: &PortSet,
-    protocol: u8,
-    port: Port,
-    range: impl Fn(u32) -> Option<PortRange>,
-) -> bool {
-    let wanted = (u32::from(protocol), port.number());
-    let (mut low, mut high) = (set.start, set.start.saturating_add(set.len));
-    for _ in 0..SEARCH_STEPS {
-        if low >= high {
-            return false;
-        }
-        let middle = low + (high - low) / 2;
-        let Some(range) = range(middle) else {
-            return false;
-        };
-        if wanted < (range.protocol, range.first) {
-            high = middle;
-        } else if wanted > (range.protocol, range.last) {
-            low = middle + 1;
-        } else {
-            return true;
-        }
-    }
-    false
-}
-
-/// Remembers who opened the flow of a packet that rules allow.
-///
-/// A packet that continues something unknown is taken for the opener's, so that a lost entry heals;
-/// but not where its replies pass by rules anyway: then it may as well be a reply itself.
-#[inline(always)]
-fn remember<const N: usize, M: Maps<N>>(hook: &Hook, asked: &Asked<'_, N>, maps: &M) {
-    let key = asked.flow_key(hook);
-    let opens = matches!(asked.transport.role, Role::Opens);
-    let now =
-        Flow { seen_ns: maps.now_ns(), epoch: asked.endpoint.epoch, opened: hook.direction as u32 };
-    match maps.flow(&key).filter(|flow| asked.is_live(flow, now.seen_ns)) {
-        Some(flow) if flow.opened == now.opened => {
-            if flow.epoch != now.epoch || is_stale(&flow, &now) {
-                maps.set_flow(&key, &now);
-            }
-        }
-        Some(flow) if !opens => {
-            if is_stale(&flow, &now) {
-                maps.set_flow(&key, &Flow { seen_ns: now.seen_ns, ..flow });
-            }
-        }
-        Some(_) => maps.set_flow(&key, &now),
-        None => {
-            let opposite = hook.direction.opposite();
-            let unneeded = !opens
-                && (by_rules(asked, opposite, asked.transport.source_port, maps).is_some()
-                    || is_node(identity(asked.endpoint, asked.remote, maps)));
-            if !unneeded {
-                maps.set_flow(&key, &now);
-            }
-        }
-    }
-}
-
-/// The verdict on a packet that rules deny.
-#[inline(always)]
-fn by_flow<const N: usize, M: Maps<N>>(hook: &Hook, asked: &Asked<'_, N>, maps: &M) -> Verdict {
-    match asked.transport.role {
-        Role::Continues | Role::Either | Role::Answers => {}
-        Role::Opens | Role::Alone | Role::NeighbourDiscovery => return Verdict::Deny(NotAllowed),
-    }
-    let key = asked.flow_key(hook);
-    let opposite = hook.direction.opposite();
-    let Some(flow) = maps.flow(&key).filter(|flow| flow.opened == opposite as u32) else {
-        return Verdict::Deny(NotAllowed);
-    };
-    let now = Flow { seen_ns: maps.now_ns(), epoch: asked.endpoint.epoch, ..flow };
-    if !asked.is_live(&flow, now.seen_ns) {
-        return Verdict::Deny(NotAllowed);
-    }
-    if flow.epoch != now.epoch {
-        if by_rules(asked, opposite, asked.transport.source_port, maps).is_none() {
-            return Verdict::Deny(FlowRevoked);
-        }
-        maps.set_flow(&key, &now);
-    } else if is_stale(&flow, &now) {
-        maps.set_flow(&key, &now);
-    }
-    Verdict::Allow(Reply)
-}
-
-#[inline(always)]
-const fn is_stale(flow: &Flow, now: &Flow) -> bool {
-    now.seen_ns.saturating_sub(flow.seen_ns) > REFRESH_NS
-}
-
-impl<const N: usize> Asked<'_, N> {
-    #[inline(always)]
-    fn flow_key(&self, hook: &Hook) -> FlowKey<N> {
-        let (pod_port, peer_port) = match hook.direction {
-            Direction::Ingress => (self.transport.destination_port, self.transport.source_port),
-            Direction::Egress => (self.transport.source_port, self.transport.destination_port),
-        };
-        FlowKey {
-            peer: *self.remote,
-            ifindex: hook.ifindex,
-            pod_port,
-            peer_port,
-            protocol: u32::from(self.protocol),
-        }
-    }
-
-    /// Whether a flow has not been idle for too long.
-    #[inline(always)]
-    fn is_live(&self, flow: &Flow, now_ns: u64) -> bool {
-        let limit = if self.protocol == protocol::TCP { IDLE_TCP_NS } else { IDLE_OTHER_NS };
-        now_ns.saturating_sub(flow.seen_ns) <= limit
-    }
 }
 
 #[cfg(test)]

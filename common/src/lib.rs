@@ -22,6 +22,7 @@ pub mod abi;
 pub mod answer;
 pub mod decide;
 pub mod event;
+pub mod flow;
 #[cfg(any(test, feature = "frames"))]
 pub mod frames;
 pub mod key;

@@ -5,6 +5,8 @@
 //! lengths and fragment offsets are honoured, and what contradicts itself is an error, never a
 //! guess.
 
+mod plain;
+mod quoted;
 mod transport;
 
 use crate::{
@@ -12,7 +14,10 @@ use crate::{
     verdict::DropReason,
 };
 
-pub use transport::{Role, Transport};
+pub(crate) use plain::is_ipv4;
+pub use plain::{plain_ipv4, plain_ipv6};
+pub use quoted::{Quoted, quoted_ipv4, quoted_ipv6};
+pub use transport::{Ending, Role, Transport};
 
 /// Read access to a frame, from the Ethernet header on.
 pub trait Bytes {
@@ -90,6 +95,7 @@ header! {
         length: [u8; 1],
         /// Routing: the routing type, then segments left. Fragment: offset and flags.
         third_fourth: [u8; 2],
+        /// Fragment: the identification.
         rest: [u8; 4],
     }
 }
@@ -156,6 +162,8 @@ pub struct Packet<const N: usize> {
     pub transport_offset: usize,
     /// Length of the packet from there on, by the IP header.
     pub transport_len: usize,
+    /// Which part of a datagram it is.
+    pub fragment: Fragment,
     /// It is a fragment of IPv6, or its headers cannot be followed to where that would be said.
     pub may_be_ipv6_fragment: bool,
     /// What stands in the transport header.
@@ -172,6 +180,7 @@ impl<const N: usize> Packet<N> {
             protocol: 0,
             transport_offset: 0,
             transport_len: 0,
+            fragment: Fragment::NONE,
             may_be_ipv6_fragment: true,
             transport: Transport::unreadable(reason),
         }
@@ -183,6 +192,43 @@ impl<const N: usize> Packet<N> {
         match self.unaddressed {
             Some(reason) => Some(reason),
             None => self.transport.problem,
+        }
+    }
+}
+
+/// Which part of a datagram a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The first fragment, which has the transport header.
+    First,
+    /// A fragment behind the first.
+    Later,
+}
+
+/// What a packet says of fragmentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// Which part of the datagram it is.
+    pub part: Part,
+    /// The identification that all fragments of a datagram share; zero where it is whole.
+    pub identification: u32,
+    /// Where its bytes lie in the datagram's fragmentable part, in bytes.
+    pub offset: usize,
+    /// Where the fragmentable part starts in the frame, in bytes.
+    pub start: usize,
+}
+
+impl Fragment {
+    const NONE: Self = Self { part: Part::Whole, identification: 0, offset: 0, start: 0 };
+
+    #[inline(always)]
+    const fn new(offset: usize, more: bool, identification: u32, start: usize) -> Self {
+        match (offset, more) {
+            (0, false) => Self::NONE,
+            (0, true) => Self { part: Part::First, identification, offset, start },
+            (_, _) => Self { part: Part::Later, identification, offset, start },
         }
     }
 }
@@ -251,10 +297,23 @@ pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {
     let [number] = header.protocol;
     let transport_offset = ETHERNET_LEN + header_len;
     let transport_len = total_len - header_len;
-    let transport = if u16::from_be_bytes(header.flags_offset) & 0x1fff == 0 {
-        Transport::read(frame, protocol::ICMP, number, transport_offset, transport_len)
-    } else {
-        Transport::unreadable(DropReason::FragmentWithoutFirst)
+    let flags_offset = u16::from_be_bytes(header.flags_offset);
+    let fragment = Fragment::new(
+        usize::from(flags_offset & 0x1fff) * 8,
+        flags_offset & 0x2000 != 0,
+        u16::from_be_bytes(header.identification).into(),
+        transport_offset,
+    );
+    let transport = match fragment.part {
+        Part::Whole | Part::First => Transport::read(
+            frame,
+            protocol::ICMP,
+            number,
+            transport_offset,
+            transport_len,
+            fragment.part,
+        ),
+        Part::Later => Transport::unreadable(DropReason::FragmentWithoutFirst),
     };
     Packet {
         unaddressed: None,
@@ -263,6 +322,7 @@ pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {
         protocol: number,
         transport_offset,
         transport_len,
+        fragment,
         may_be_ipv6_fragment: false,
         transport,
     }
@@ -293,11 +353,20 @@ pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
     let last = last_header(frame, first, start, start + payload_len);
     let transport_len = (start + payload_len).saturating_sub(last.offset);
     let mut transport = match last.problem {
-        None => Transport::read(frame, protocol::ICMPV6, last.protocol, last.offset, transport_len),
+        None => Transport::read(
+            frame,
+            protocol::ICMPV6,
+            last.protocol,
+            last.offset,
+            transport_len,
+            last.fragment.part,
+        ),
         Some(reason) => Transport::unreadable(reason),
     };
     // RFC 4861: neighbour discovery never crosses a router, so nobody from elsewhere can send it.
-    if matches!(transport.role, Role::NeighbourDiscovery) && hop_limit != 255 {
+    // RFC 6980: nor does it come in fragments.
+    let discovery = matches!(transport.role, Role::NeighbourDiscovery);
+    if discovery && (hop_limit != 255 || last.fragmented) {
         transport = Transport::unreadable(DropReason::Malformed);
     }
     Packet {
@@ -307,7 +376,8 @@ pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
         protocol: last.protocol,
         transport_offset: last.offset,
         transport_len,
-        may_be_ipv6_fragment: last.fragment || last.problem.is_some(),
+        fragment: last.fragment,
+        may_be_ipv6_fragment: last.fragmented || last.problem.is_some(),
         transport,
     }
 }
@@ -319,7 +389,9 @@ struct Last {
     /// Where it starts, in bytes from the start of the frame.
     offset: usize,
     /// A fragment header was among those before it.
-    fragment: bool,
+    fragmented: bool,
+    /// What that one says.
+    fragment: Fragment,
     /// Why it is not the transport header.
     problem: Option<DropReason>,
 }
@@ -327,7 +399,13 @@ struct Last {
 /// Follows the extension headers of a packet that ends at `end`.
 #[inline(always)]
 fn last_header<B: Bytes>(frame: &B, first: u8, start: usize, end: usize) -> Last {
-    let mut last = Last { protocol: first, offset: start, fragment: false, problem: None };
+    let mut last = Last {
+        protocol: first,
+        offset: start,
+        fragmented: false,
+        fragment: Fragment::NONE,
+        problem: None,
+    };
     for position in 0..=EXTENSION_HEADERS {
         if !is_extension_header(last.protocol) {
             return last;
@@ -355,13 +433,23 @@ fn last_header<B: Bytes>(frame: &B, first: u8, start: usize, end: usize) -> Last
             protocol::AH => (length + 2) * 4,
             _ => (length + 1) * 8,
         };
-        last.fragment |= last.protocol == protocol::FRAGMENT;
         let [third, _] = header.third_fourth;
-        let later_fragment = u16::from_be_bytes(header.third_fourth) & 0xfff8 != 0;
         match last.protocol {
             protocol::ROUTING if third == 0 => last.problem = Some(DropReason::RoutingHeader),
-            protocol::FRAGMENT if later_fragment => {
-                last.problem = Some(DropReason::FragmentWithoutFirst);
+            // Hosts would put it together twice.
+            protocol::FRAGMENT if last.fragmented => last.problem = Some(DropReason::Malformed),
+            protocol::FRAGMENT => {
+                let offset_flags = u16::from_be_bytes(header.third_fourth);
+                last.fragmented = true;
+                last.fragment = Fragment::new(
+                    usize::from(offset_flags & 0xfff8),
+                    offset_flags & 1 != 0,
+                    u32::from_be_bytes(header.rest),
+                    last.offset + header_len,
+                );
+                if matches!(last.fragment.part, Part::Later) {
+                    last.problem = Some(DropReason::FragmentWithoutFirst);
+                }
             }
             _ if last.offset + header_len > end => last.problem = Some(DropReason::Truncated),
             _ => {}

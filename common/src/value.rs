@@ -4,17 +4,21 @@
 //! read from memory that the other side wrote.
 
 use crate::{
-    key::{Ipv4, Ipv6},
+    key::{Ipv4, Ipv6, Port},
     verdict::Direction,
 };
 
-/// One pod's host-side interface, as the programs know it. Value of `endpoints`, by ifindex.
+/// One pod's host-side interface, as the programs know it. Value of `endpoints`.
 ///
-/// A hash map replaces a value as a whole, so a packet meets either the old or the new one:
-/// switching an endpoint is how a policy goes live.
+/// Each endpoint has two places ([`crate::abi::endpoint_place`]): the agent fills the one that no
+/// packet is led to, then writes its number into `interfaces`. So a packet meets either the old or
+/// the new value: switching an endpoint is how a policy goes live. The epoch comes first, so that a
+/// packet which still reads a place while it is filled anew finds another epoch at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Endpoint {
+    /// Raised with every change of this value; a flow entry of an older epoch is judged again.
+    pub epoch: u32,
     /// The pod's IPv6 address, or zero.
     pub ipv6: Ipv6,
     /// The pod's IPv4 address, or zero.
@@ -23,8 +27,6 @@ pub struct Endpoint {
     pub ingress: Side,
     /// What the pod may send. Means nothing unless [`flags::ISOLATED_EGRESS`] is set.
     pub egress: Side,
-    /// Raised with every change of this value; a flow entry of an older epoch is judged again.
-    pub epoch: u32,
     /// The block of counters: see [`crate::abi::counter_index`].
     pub counters: u32,
     /// See [`flags`].
@@ -99,6 +101,34 @@ impl PortSet {
     pub const NOTHING: Self = Self { start: 0, len: 0 };
     /// Every port of every protocol, and protocols without ports.
     pub const EVERYTHING: Self = Self { start: 0, len: u32::MAX };
+    /// In `len`: the set is one range, of the protocol in the lowest byte, whose first and last
+    /// port are the halves of `start`. It takes no place in `port_ranges`.
+    const ONE: u32 = 1 << 31;
+
+    /// A single range, which stands in the set itself.
+    pub const fn one(range: PortRange) -> Self {
+        Self {
+            start: (range.first as u32) << 16 | range.last as u32,
+            len: Self::ONE | (range.protocol & 0xff),
+        }
+    }
+
+    /// Whether the set's ranges stand in `port_ranges`: it is neither empty, nor one range, nor
+    /// everything.
+    #[inline(always)]
+    pub const fn is_placed(&self) -> bool {
+        self.len != Self::NOTHING.len && self.len & Self::ONE == 0
+    }
+
+    /// The range of a set that [`PortSet::one`] has made; of others, nonsense.
+    #[inline(always)]
+    pub const fn range(&self) -> PortRange {
+        PortRange {
+            protocol: self.len & 0xff,
+            first: (self.start >> 16) as u16,
+            last: self.start as u16,
+        }
+    }
 }
 
 /// Ports `first..=last` of one protocol, in host order. Value of `port_ranges`.
@@ -143,8 +173,26 @@ pub struct Flow {
     pub seen_ns: u64,
     /// The epoch of the endpoint by which it was last judged.
     pub epoch: u32,
-    /// The direction of its first packet: a [`Direction`] as a number.
-    pub opened: u32,
+    /// Bits: who opened it and how far it has come. See [`crate::flow`].
+    pub state: u32,
+}
+
+/// What the first fragment of a datagram said. Value of `fragments_v4` and `fragments_v6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Fragment {
+    /// When it passed, in nanoseconds of the monotonic clock.
+    pub seen_ns: u64,
+    /// Source port.
+    pub source_port: Port,
+    /// Destination port.
+    pub destination_port: Port,
+    /// How many bytes of the fragmentable part its headers take.
+    pub covered: u16,
+    /// The protocol of the transport header.
+    pub protocol: u8,
+    /// A [`crate::packet::Role`] as a number.
+    pub role: u8,
 }
 
 /// Packets and bytes. Value of `counters`, for each CPU.
@@ -193,6 +241,7 @@ const _: () = assert!(size_of::<Endpoint>() == 56);
 const _: () = assert!(size_of::<Side>() == 12);
 const _: () = assert!(size_of::<PortRange>() == 8);
 const _: () = assert!(size_of::<Flow>() == 16);
+const _: () = assert!(size_of::<Fragment>() == 16);
 
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "declares plain data for aya's maps")]

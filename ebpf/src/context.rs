@@ -42,19 +42,39 @@ impl<'a> Frame<'a> {
         self.ctx
     }
 
-    /// What the kernel knows of the packet beside its bytes.
+    /// The host-side interface.
     #[inline(always)]
-    pub(crate) fn hook(&self, direction: Direction) -> Hook {
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: the context that the kernel passed to the program; the verifier checks each field.
+        unsafe { (*self.ctx.skb.skb).ifindex }
+    }
+
+    /// What the kernel knows of the packet beside its bytes, at the endpoint that has a block of
+    /// counters.
+    #[inline(always)]
+    pub(crate) fn hook(&self, direction: Direction, block: u32) -> Hook {
         let skb = self.ctx.skb.skb;
         // SAFETY: the context that the kernel passed to the program; the verifier checks each field.
-        let (ifindex, ingress_ifindex, vlan_present) =
-            unsafe { ((*skb).ifindex, (*skb).ingress_ifindex, (*skb).vlan_present) };
+        let (ifindex, ingress_ifindex, tag, vlan_present) = unsafe {
+            ((*skb).ifindex, (*skb).ingress_ifindex, (*skb).tc_index, (*skb).vlan_present)
+        };
+        let to_pod = matches!(direction, Direction::Ingress);
         Hook {
             direction,
             ifindex,
-            from_own_node: matches!(direction, Direction::Ingress) && ingress_ifindex == 0,
+            from_own_node: to_pod && ingress_ifindex == 0,
+            from_itself: to_pod && tag == block,
             vlan_tagged: vlan_present != 0,
         }
+    }
+
+    /// Writes the pod's block of counters, which is a number from 1 on, into a packet that it sends:
+    /// should the packet come back, it is known. `tc_index` (linux/skbuff.h) stays with a packet on
+    /// its way through one network namespace, whatever it is translated to.
+    #[inline(always)]
+    pub(crate) fn tag(&self, block: u32) {
+        // SAFETY: the context that the kernel passed to the program; the verifier checks the field.
+        unsafe { (*self.ctx.skb.skb).tc_index = block };
     }
 
     /// Length in bytes, headers included.

@@ -11,15 +11,19 @@ use bulkhead_common::{
     abi,
     decide::{self, Maps},
     event::Event,
-    key::{Address, FlowKey, Ipv4, Ipv6, Port, RuleKey},
-    value::{AnswerBucket, Counter, Endpoint, Flow, Peer, PortRange, PortSet},
+    key::{Address, FlowKey, FragmentKey, Ipv4, Ipv6, Port, RuleKey},
+    value::{AnswerBucket, Counter, Endpoint, Flow, Fragment, Peer, PortRange, PortSet},
     verdict::{Direction, Verdict},
 };
 
 const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
-static ENDPOINTS: HashMap<u32, Endpoint, { abi::ENDPOINTS as usize }> = HashMap::new();
+static INTERFACES: Array<u32, { abi::INTERFACES as usize }> = Array::new();
+#[btf_map]
+static INTERFACES_ABOVE: HashMap<u32, u32, { abi::ENDPOINTS as usize }> = HashMap::new();
+#[btf_map]
+static ENDPOINTS: Array<Endpoint, { abi::ENDPOINT_PLACES as usize }> = Array::new();
 #[btf_map]
 static PEERS_V4: HashMap<Ipv4, Peer, { abi::PEERS as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
@@ -37,6 +41,14 @@ static FLOWS_V4: LruHashMap<FlowKey<4>, Flow, { abi::FLOWS as usize }> = LruHash
 #[btf_map]
 static FLOWS_V6: LruHashMap<FlowKey<16>, Flow, { abi::FLOWS as usize }> = LruHashMap::new();
 #[btf_map]
+static FRAGMENTS_V4: LruHashMap<FragmentKey<4>, Fragment, { abi::FRAGMENTS as usize }> =
+    LruHashMap::new();
+#[btf_map]
+static FRAGMENTS_V6: LruHashMap<FragmentKey<16>, Fragment, { abi::FRAGMENTS as usize }> =
+    LruHashMap::new();
+#[btf_map]
+static FLOWS_MADE: PerCpuArray<u64, 2> = PerCpuArray::new();
+#[btf_map]
 static COUNTERS: PerCpuArray<Counter, { abi::COUNTERS as usize }> = PerCpuArray::new();
 #[btf_map]
 static EVENTS: RingBuf<Event, { abi::EVENTS_BYTES as usize }> = RingBuf::new();
@@ -51,13 +63,21 @@ static EVENTS_SUPPRESSED: PerCpuArray<u64, { abi::ENDPOINTS as usize + 1 }> = Pe
 /// The endpoint of a host-side interface.
 #[inline(always)]
 pub(crate) fn endpoint(ifindex: u32) -> Option<&'static Endpoint> {
-    // SAFETY: programs only read endpoints. The memory of a value that the agent replaces meanwhile
-    // may be given to another endpoint: see `epoch`.
-    unsafe { ENDPOINTS.get(ifindex) }
+    let place = match INTERFACES.get(ifindex) {
+        Some(place) => *place,
+        // SAFETY: copied out at once; programs never write it.
+        None => unsafe { INTERFACES_ABOVE.get(ifindex).copied() }?,
+    };
+    if place == 0 {
+        return None;
+    }
+    // Programs only read endpoints. The agent may fill a place anew while a packet is still reading
+    // it: see `epoch`.
+    ENDPOINTS.get(place)
 }
 
-/// The epoch that stands in an endpoint now. No two values ever have the same, so a verdict came
-/// from one value, whole, if it is the same before and after.
+/// The epoch that stands in an endpoint now. No two values ever have the same, and it is the first
+/// to be written, so a verdict came from one value, whole, if it is the same before and after.
 #[inline(always)]
 pub(crate) fn epoch(endpoint: &Endpoint) -> u32 {
     // SAFETY: reads through a reference; volatile, since the agent may write meanwhile.
@@ -121,6 +141,15 @@ pub(crate) fn write_event(event: &Event) -> bool {
     EVENTS.output(event, 0).is_ok()
 }
 
+/// Counts a flow entry that was made, of IPv4 (0) or IPv6 (1).
+#[inline(always)]
+fn count_flow(family: u32) {
+    if let Some(made) = FLOWS_MADE.get_ptr_mut(family) {
+        // SAFETY: this CPU's own slot, and a program is not interrupted by itself on one CPU.
+        unsafe { *made += 1 };
+    }
+}
+
 /// Whether one of the ranges at `start` has the port; zero if not.
 ///
 /// A global function: the verifier goes through the search once, and not for each packet that it
@@ -138,7 +167,7 @@ extern "C" fn search_ranges(start: u32, len: u32, protocol: u32, port: u32) -> u
 pub(crate) struct Tables;
 
 macro_rules! maps {
-    ($n:literal, $peers:ident, $cidrs:ident, $flows:ident) => {
+    ($n:literal, $family:literal, $peers:ident, $cidrs:ident, $flows:ident, $fragments:ident) => {
         impl Maps<$n> for Tables {
             #[inline(always)]
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
@@ -171,9 +200,29 @@ macro_rules! maps {
             }
 
             #[inline(always)]
+            fn make_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
+                count_flow($family);
+                self.set_flow(key, flow);
+            }
+
+            #[inline(always)]
             fn set_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
                 // A flow that finds no room heals with its next packet.
                 let _written: Result<(), i32> = $flows.insert(key, flow, u64::from(BPF_ANY));
+            }
+
+            #[inline(always)]
+            fn fragment(&self, key: &FragmentKey<$n>) -> Option<Fragment> {
+                // SAFETY: copied out at once. Another CPU may replace it meanwhile: each of its
+                // fields is still one that was written for this key or a later one.
+                unsafe { $fragments.get(key).copied() }
+            }
+
+            #[inline(always)]
+            fn set_fragment(&self, key: &FragmentKey<$n>, fragment: &Fragment) {
+                // Without it, the later fragments are denied.
+                let _written: Result<(), i32> =
+                    $fragments.insert(key, fragment, u64::from(BPF_ANY));
             }
 
             #[inline(always)]
@@ -184,5 +233,5 @@ macro_rules! maps {
         }
     };
 }
-maps!(4, PEERS_V4, CIDRS_V4, FLOWS_V4);
-maps!(16, PEERS_V6, CIDRS_V6, FLOWS_V6);
+maps!(4, 0, PEERS_V4, CIDRS_V4, FLOWS_V4, FRAGMENTS_V4);
+maps!(16, 1, PEERS_V6, CIDRS_V6, FLOWS_V6, FRAGMENTS_V6);

@@ -30,9 +30,15 @@ fn from_pod(ctx: TcContext) -> i32 {
     act(&ctx, Direction::Egress)
 }
 
+/// Most packets are judged right here, by look-ups; the others by [`judge`].
 #[inline(always)]
 fn act(ctx: &TcContext, direction: Direction) -> i32 {
-    match judge(ctx.skb.skb, direction as u32) {
+    let reason = match glance(ctx, direction) {
+        Some(Verdict::Allow(_)) => PASSES,
+        Some(Verdict::Deny(reason)) => reason as u32,
+        None => judge(ctx.skb.skb, direction as u32),
+    };
+    match reason {
         // Other programs at this hook still run.
         PASSES => TC_ACT_UNSPEC,
         reason => deny(ctx.skb.skb, direction as u32, reason),
@@ -41,6 +47,44 @@ fn act(ctx: &TcContext, direction: Direction) -> i32 {
 
 /// What [`judge`] returns for a packet that passes: the number of no drop reason.
 const PASSES: u32 = u8::MAX as u32;
+
+/// The agent sets it to have every packet judged, and logged, by [`judge`].
+#[unsafe(no_mangle)]
+#[expect(unsafe_code, reason = "the agent finds it by its name")]
+// SAFETY: nothing else in the object has this name.
+static JUDGE_ALL: u8 = 0;
+
+/// The verdict on a packet of the common kind, counted; `None` if it is not to be had at a glance.
+#[inline(always)]
+fn glance(ctx: &TcContext, direction: Direction) -> Option<Verdict> {
+    let frame = Frame::again(ctx);
+    let endpoint = maps::endpoint(frame.ifindex())?;
+    let hook = frame.hook(direction, endpoint.counters);
+    if matches!(direction, Direction::Egress) {
+        frame.tag(endpoint.counters);
+    }
+    if reject::is_marked(ctx) || is_set(&JUDGE_ALL) {
+        return None;
+    }
+    let epoch = maps::epoch(endpoint);
+    let verdict = decide::quick(&hook, endpoint, &frame, &Tables)?;
+    if maps::epoch(endpoint) != epoch {
+        return None;
+    }
+    maps::count(endpoint.counters, direction, verdict, frame.wire_len());
+    Some(verdict)
+}
+
+/// The value of a global that the agent may have set before it loaded the programs.
+#[inline(always)]
+#[expect(
+    unsafe_code,
+    reason = "the compiler must not take the value for what stands in the source"
+)]
+fn is_set(global: &u8) -> bool {
+    // SAFETY: reads through a reference.
+    unsafe { core::ptr::read_volatile(&raw const *global) != 0 }
+}
 
 // Global functions: the verifier goes through each once and by itself, whatever leads to it. Their
 // arguments are numbers and the context, which is all that Linux 5.10 lets such functions have.
@@ -53,12 +97,13 @@ const PASSES: u32 = u8::MAX as u32;
 extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
     let ctx = &TcContext::new(skb);
     let frame = Frame::new(ctx);
-    let hook = frame.hook(direction_of(direction));
-    let Some(endpoint) = maps::endpoint(hook.ifindex) else {
+    let direction = direction_of(direction);
+    let Some(endpoint) = maps::endpoint(frame.ifindex()) else {
         let verdict = Verdict::Deny(DropReason::Internal);
-        maps::count(abi::COUNTER_BLOCK_UNKNOWN, hook.direction, verdict, frame.wire_len());
+        maps::count(abi::COUNTER_BLOCK_UNKNOWN, direction, verdict, frame.wire_len());
         return DropReason::Internal as u32;
     };
+    let hook = frame.hook(direction, endpoint.counters);
     let verdict = if reject::is_own_answer(ctx) {
         Verdict::Allow(AllowReason::OwnAnswer)
     } else {
@@ -71,13 +116,13 @@ extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
             verdict @ (Verdict::Allow(_) | Verdict::Deny(_)) => verdict,
         }
     };
-    maps::count(endpoint.counters, hook.direction, verdict, frame.wire_len());
+    maps::count(endpoint.counters, direction, verdict, frame.wire_len());
     // Switched off, the verifier removes this.
     debug!(
         ctx,
         "interface {}, direction {}: verdict {}, {} bytes",
         hook.ifindex,
-        direction,
+        direction as u32,
         verdict.column(),
         frame.wire_len()
     );
@@ -95,9 +140,9 @@ extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
 extern "C" fn deny(skb: *mut __sk_buff, direction: u32, reason: u32) -> i32 {
     let ctx = &TcContext::new(skb);
     let frame = Frame::again(ctx);
-    let hook = frame.hook(direction_of(direction));
-    match (maps::endpoint(hook.ifindex), DropReason::from_number(reason as u8)) {
+    match (maps::endpoint(frame.ifindex()), DropReason::from_number(reason as u8)) {
         (Some(endpoint), Some(reason)) => {
+            let hook = frame.hook(direction_of(direction), endpoint.counters);
             events::report(&hook, endpoint, reason, &frame);
             reject::answer(&hook, endpoint, reason, ctx)
         }

@@ -53,6 +53,13 @@ pub(crate) fn answer(hook: &Hook, endpoint: &Endpoint, reason: DropReason, ctx: 
     if action == i64::from(TC_ACT_REDIRECT) { TC_ACT_REDIRECT } else { TC_ACT_SHOT }
 }
 
+/// Whether this packet has the mark of an answer.
+#[inline(always)]
+pub(crate) fn is_marked(ctx: &TcContext) -> bool {
+    // SAFETY: the mark is the program's to read.
+    unsafe { (*ctx.skb.skb).mark == ANSWER_MARK }
+}
+
 /// Whether this packet is an answer that was sent back; the mark is taken off it.
 #[inline(always)]
 pub(crate) fn is_own_answer(ctx: &TcContext) -> bool {

@@ -188,6 +188,7 @@ impl Programs {
             direction,
             ifindex: pod::IFINDEX,
             from_own_node: direction == Direction::Ingress && ingress_ifindex == 0,
+            from_itself: false,
             vlan_tagged: false,
         };
         self.memory.now_ns.set(self.started.elapsed().as_nanos() as u64 + 1);

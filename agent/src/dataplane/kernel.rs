@@ -33,6 +33,9 @@ use super::{
 /// The compiled eBPF programs.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-ebpf"));
 
+/// The programs' global that has every packet judged, and logged, at length.
+const JUDGE_ALL: &str = "JUDGE_ALL";
+
 /// How the programs are loaded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -44,7 +47,11 @@ pub struct Options {
 /// Programs and maps in the kernel. Dropping it takes the programs off every interface.
 pub struct Kernel {
     ebpf: Ebpf,
-    endpoints: HashMap<MapData, u32, Endpoint>,
+    interfaces: Array<MapData, u32>,
+    interfaces_above: HashMap<MapData, u32, u32>,
+    endpoints: Array<MapData, Endpoint>,
+    /// Of each interface, the place of its endpoint.
+    places: BTreeMap<u32, u32>,
     peers_v4: HashMap<MapData, Ipv4, Peer>,
     peers_v6: HashMap<MapData, Ipv6, Peer>,
     cidrs_v4: LpmTrie<MapData, Ipv4, Peer>,
@@ -65,6 +72,7 @@ impl Kernel {
         let log_level: u8 = if options.debug_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .override_global(aya_log::LEVEL, &log_level, options.debug_log)
+            .override_global(JUDGE_ALL, &u8::from(options.debug_log), true)
             .load(OBJECT)
             .context(
                 "cannot create the eBPF maps; this needs root, or the capabilities CAP_BPF, \
@@ -84,7 +92,10 @@ impl Kernel {
             per_cpu(&mut ebpf, name::EVENTS_SUPPRESSED)?,
         );
         Ok(Self {
+            interfaces: take(&mut ebpf, name::INTERFACES)?,
+            interfaces_above: take(&mut ebpf, name::INTERFACES_ABOVE)?,
             endpoints: take(&mut ebpf, name::ENDPOINTS)?,
+            places: BTreeMap::new(),
             peers_v4: take(&mut ebpf, name::PEERS_V4)?,
             peers_v6: take(&mut ebpf, name::PEERS_V6)?,
             cidrs_v4: take(&mut ebpf, name::CIDRS_V4)?,
@@ -123,6 +134,31 @@ impl Kernel {
     /// Everything that aya knows of the object, for aya-log.
     pub fn ebpf_mut(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// Fills the place of the endpoint that no packet is led to, then leads its packets there.
+    fn set_endpoint(&mut self, ifindex: u32, endpoint: Endpoint) -> anyhow::Result<()> {
+        let [first, second] =
+            [false, true].map(|second| abi::endpoint_place(endpoint.counters, second));
+        let place = if self.places.get(&ifindex) == Some(&first) { second } else { first };
+        named(name::ENDPOINTS, abi::ENDPOINT_PLACES, self.endpoints.set(place, endpoint, 0))?;
+        self.set_interface(ifindex, place)?;
+        self.places.insert(ifindex, place);
+        Ok(())
+    }
+
+    /// Leads an interface's packets to a place; zero leads nowhere.
+    fn set_interface(&mut self, ifindex: u32, place: u32) -> anyhow::Result<()> {
+        if ifindex < abi::INTERFACES {
+            let written = self.interfaces.set(ifindex, place, 0);
+            return named(name::INTERFACES, abi::INTERFACES, written);
+        }
+        let written = if place == 0 {
+            absent_is_fine(self.interfaces_above.remove(&ifindex))
+        } else {
+            self.interfaces_above.insert(ifindex, place, 0)
+        };
+        named(name::INTERFACES_ABOVE, abi::ENDPOINTS, written)
     }
 
     /// Both programs, whichever is not attached yet. Of two that are new, both or none.
@@ -207,19 +243,17 @@ impl Execute for Kernel {
                 }
             }
             Op::ClearCounters { block } => self.counters.clear(block),
-            Op::SetEndpoint { ifindex, endpoint } => {
-                named(name::ENDPOINTS, abi::ENDPOINTS, self.endpoints.insert(ifindex, endpoint, 0))
-            }
+            Op::SetEndpoint { ifindex, endpoint } => self.set_endpoint(ifindex, endpoint),
             Op::Attach { ifindex } => self.attach(ifindex),
             Op::Detach { ifindex } => {
                 drop(self.links.remove(&ifindex));
                 Ok(())
             }
-            Op::RemoveEndpoint { ifindex } => named(
-                name::ENDPOINTS,
-                abi::ENDPOINTS,
-                absent_is_fine(self.endpoints.remove(&ifindex)),
-            ),
+            Op::RemoveEndpoint { ifindex } => {
+                self.set_interface(ifindex, 0)?;
+                self.places.remove(&ifindex);
+                Ok(())
+            }
             Op::RemoveRule { key } => {
                 named(name::RULES, abi::RULES, absent_is_fine(self.rules.remove(&key)))
             }

@@ -56,6 +56,9 @@ impl PortRanges {
             PortSet::Ranges(ranges) if ranges.is_empty() => return Ok(value::PortSet::NOTHING),
             PortSet::Ranges(ranges) => ranges,
         };
+        if let [range] = ranges[..] {
+            return Ok(value::PortSet::one(range));
+        }
         if let Some(placed) = self.placed.get_mut(set) {
             placed.users += 1;
             return Ok(placed.place);
@@ -85,7 +88,7 @@ impl PortRanges {
 
     /// One user less for the set that lies in a place.
     pub(super) fn give_up(&mut self, place: value::PortSet) {
-        if place == value::PortSet::EVERYTHING || place == value::PortSet::NOTHING {
+        if !place.is_placed() {
             return;
         }
         let Some(set) = self.by_start.get(&place.start) else { return };

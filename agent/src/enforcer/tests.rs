@@ -72,8 +72,13 @@ fn shop() -> Enforcer<Kernel> {
 fn meets(enforcer: &Enforcer<Kernel>, ifindex: u32, from: &str, to: &str) -> Option<Verdict> {
     let kernel = &enforcer.kernel.fake;
     kernel.attached.get(&ifindex)?;
-    let hook =
-        Hook { direction: Direction::Ingress, ifindex, from_own_node: false, vlan_tagged: false };
+    let hook = Hook {
+        direction: Direction::Ingress,
+        ifindex,
+        from_own_node: false,
+        from_itself: false,
+        vlan_tagged: false,
+    };
     let at = |address, port| std::net::SocketAddr::new(ip(address), port);
     let frame = Frame::tcp(at(from, 40_000), at(to, 3306), tcp::SYN).bytes();
     Some(decide(&hook, &kernel.endpoints[&ifindex], &Linear(&frame), kernel))

@@ -103,7 +103,13 @@ impl Node {
     }
 
     fn meet_bytes(&self, direction: Direction, frame: &[u8]) -> Verdict {
-        let hook = Hook { direction, ifindex: IFINDEX, from_own_node: false, vlan_tagged: false };
+        let hook = Hook {
+            direction,
+            ifindex: IFINDEX,
+            from_own_node: false,
+            from_itself: false,
+            vlan_tagged: false,
+        };
         decide(&hook, &self.endpoint, &Linear(frame), self)
     }
 
@@ -227,6 +233,7 @@ fn what_the_own_node_sends_passes_before_anything_is_read() {
         direction: Direction::Ingress,
         ifindex: IFINDEX,
         from_own_node: true,
+        from_itself: false,
         vlan_tagged: true,
     };
     for net in Net::ALL {
@@ -253,6 +260,7 @@ fn a_fragment_of_ipv6_is_the_own_nodes_by_its_address_only() {
         direction: Direction::Ingress,
         ifindex: IFINDEX,
         from_own_node: true,
+        from_itself: false,
         vlan_tagged: false,
     };
     let options = || Extension::Sized(protocol::DESTINATION_OPTIONS, std::vec![0; 6]);
@@ -330,8 +338,13 @@ fn a_tag_that_the_device_took_off_counts_as_well() {
     for (flags, verdict) in [(ISOLATED, Deny(VlanTagged)), (0, Allow(NotIsolated))] {
         let node = Node::new(flags);
         for (net, direction) in every_way() {
-            let hook =
-                Hook { direction, ifindex: IFINDEX, from_own_node: false, vlan_tagged: true };
+            let hook = Hook {
+                direction,
+                ifindex: IFINDEX,
+                from_own_node: false,
+                from_itself: false,
+                vlan_tagged: true,
+            };
             let frame = open(between(net, Ends::of(net).stranger, direction), 80).bytes();
             assert_eq!(decide(&hook, &node.endpoint, &Linear(&frame), &node), verdict);
         }

@@ -73,6 +73,7 @@ impl Node {
             direction: flow.direction,
             ifindex,
             from_own_node: flow.from_own_node,
+            from_itself: false,
             vlan_tagged: false,
         };
         self.kernel.attached.get(&ifindex)?;

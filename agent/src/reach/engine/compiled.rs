@@ -59,6 +59,7 @@ impl Node {
             direction: question.flow.direction,
             ifindex: frame::IFINDEX,
             from_own_node: question.flow.from_own_node,
+            from_itself: false,
             vlan_tagged: false,
         };
         Ok(Answer::of(decide(&hook, &endpoint, &Linear(&frame), &self.memory)))

@@ -120,6 +120,7 @@ fn the_flow_of_one_pod_is_not_anothers() {
             direction: flow.direction.opposite(),
             ifindex: IFINDEX + 1,
             from_own_node: false,
+            from_itself: false,
             vlan_tagged: false,
         };
         let verdict = decide(&hook, &node.endpoint, &Linear(&frame.bytes()), &node);

@@ -1,0 +1,320 @@
+//! What rules and flows say of a packet that was read.
+
+use super::{Hook, Maps};
+use crate::{
+    abi, flow,
+    key::{Address, FlowKey, Port, RuleKey},
+    packet::{Packet, Quoted, Role, Transport},
+    value::{Endpoint, Flow, IDENTITY_NODE, IDENTITY_NONE, Peer, PortRange, PortSet, flags},
+    verdict::{
+        AllowReason::{self, NotIsolated, OwnNode, Related, Reply, Rule},
+        Direction,
+        DropReason::{FlowRevoked, NotAllowed},
+        Verdict,
+    },
+};
+
+/// Halvings of the port ranges of one set: enough for every range that the map can hold.
+const SEARCH_STEPS: u32 = abi::PORT_RANGES.ilog2() + 1;
+
+/// A packet, as policy sees it.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a, const N: usize> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) remote: &'a Address<N>,
+    pub(super) protocol: u8,
+    pub(super) transport: &'a Transport,
+}
+
+/// What rules and flows say.
+///
+/// Rules decide the direction that a packet goes in, for every packet. A flow entry lets replies
+/// pass where the other direction is isolated. It says who opened the flow, so that a packet which
+/// rules deny passes only as a reply, and so that replies never look like a flow of their own: that
+/// would keep a flow alive which a new policy cuts.
+///
+/// 1. Allowed by rules, or not isolated: passes, and is remembered where a reply may need it.
+/// 2. Denied by rules: passes as a reply, if the flow was opened in the opposite direction and the
+///    rules of that direction still allow it.
+///
+/// Without `WRITES` no flow entry is touched; where one would have to be, the result is `None`.
+#[inline(always)]
+pub(super) fn by_policy<const N: usize, const WRITES: bool, M: Maps<N>>(
+    hook: &Hook,
+    asked: &Asked<'_, N>,
+    maps: &M,
+) -> Option<Verdict> {
+    let direction = hook.direction;
+    match by_rules(asked, direction, asked.transport.destination_port, maps) {
+        Some(reason) => {
+            let reply_isolated = asked.endpoint.is_isolated(direction.opposite());
+            let role = asked.transport.role;
+            let wanted = match role {
+                Role::Opens => {
+                    reply_isolated || flow::is_remembered_from_the_start(asked.protocol, role)
+                }
+                Role::Continues | Role::Either => reply_isolated,
+                Role::Answers | Role::Alone | Role::NeighbourDiscovery | Role::Reports => false,
+            };
+            if wanted {
+                remember::<N, WRITES, M>(hook, asked, maps)?;
+            }
+            Some(Verdict::Allow(reason)) // 1
+        }
+        None => by_flow::<N, WRITES, M>(hook, asked, maps), // 2
+    }
+}
+
+/// Why the endpoint's rules allow traffic in `direction` with `port` at its destination, or `None`.
+#[inline(always)]
+fn by_rules<const N: usize, M: Maps<N>>(
+    asked: &Asked<'_, N>,
+    direction: Direction,
+    port: Port,
+    maps: &M,
+) -> Option<AllowReason> {
+    if !asked.endpoint.is_isolated(direction) {
+        return Some(NotIsolated);
+    }
+    let side = asked.endpoint.side(direction);
+    if contains(&side.any_peer, asked.protocol, port, maps) {
+        return Some(Rule);
+    }
+    let identity = identity(asked.endpoint, asked.remote, maps);
+    if is_node(identity) && matches!(direction, Direction::Egress) {
+        return Some(OwnNode);
+    }
+    let identity = identity & !IDENTITY_NODE;
+    if identity == IDENTITY_NONE {
+        return None;
+    }
+    let ports = maps.rule(&RuleKey { policy_set: side.policy_set, identity })?;
+    contains(&ports, asked.protocol, port, maps).then_some(Rule)
+}
+
+/// What the rules know of an address: its own identity, or that of the longest block around it.
+#[inline(always)]
+pub(super) fn identity<const N: usize, M: Maps<N>>(
+    endpoint: &Endpoint,
+    address: &Address<N>,
+    maps: &M,
+) -> u32 {
+    let of = |peer: Option<Peer>| match peer {
+        None => IDENTITY_NONE,
+        Some(Peer { identities: [first, second] }) => {
+            if endpoint.flags & flags::SECOND_IDENTITY == 0 { first } else { second }
+        }
+    };
+    match of(maps.peer(address)) {
+        IDENTITY_NONE if endpoint.flags & flags::ASKS_CIDRS != 0 => of(maps.cidr(address)),
+        identity => identity,
+    }
+}
+
+#[inline(always)]
+pub(super) const fn is_node(identity: u32) -> bool {
+    identity & IDENTITY_NODE != 0
+}
+
+#[inline(always)]
+fn contains<const N: usize, M: Maps<N>>(set: &PortSet, protocol: u8, port: Port, maps: &M) -> bool {
+    if *set == PortSet::NOTHING || *set == PortSet::EVERYTHING {
+        return *set == PortSet::EVERYTHING;
+    }
+    if set.is_placed() {
+        return maps.is_in_ranges(set, protocol, port);
+    }
+    let range = set.range();
+    range.protocol == u32::from(protocol)
+        && range.first <= port.number()
+        && port.number() <= range.last
+}
+
+/// Whether `port` of `protocol` is in one of the ranges of `set`: a binary search.
+#[inline(always)]
+pub fn is_in_ranges(
+    set: &PortSet,
+    protocol: u8,
+    port: Port,
+    range: impl Fn(u32) -> Option<PortRange>,
+) -> bool {
+    let wanted = (u32::from(protocol), port.number());
+    let (mut low, mut high) = (set.start, set.start.saturating_add(set.len));
+    for _ in 0..SEARCH_STEPS {
+        if low >= high {
+            return false;
+        }
+        let middle = low + (high - low) / 2;
+        let Some(range) = range(middle) else {
+            return false;
+        };
+        if wanted < (range.protocol, range.first) {
+            high = middle;
+        } else if wanted > (range.protocol, range.last) {
+            low = middle + 1;
+        } else {
+            return true;
+        }
+    }
+    false
+}
+
+/// Remembers who opened the flow of a packet that rules allow. `None`: not without `WRITES`.
+///
+/// A packet that continues something unknown is taken for the opener's, so that a lost entry heals;
+/// but not where its replies pass by rules anyway: then it may as well be a reply itself.
+#[inline(always)]
+fn remember<const N: usize, const WRITES: bool, M: Maps<N>>(
+    hook: &Hook,
+    asked: &Asked<'_, N>,
+    maps: &M,
+) -> Option<()> {
+    let direction = hook.direction;
+    let key = asked.flow_key(hook);
+    let opens = matches!(asked.transport.role, Role::Opens);
+    let now_ns = maps.now_ns();
+    let new = Flow::opened(direction, asked.endpoint.epoch, now_ns);
+    let Some(known) = maps.flow(&key) else {
+        if !opens && needs_no_flow(hook, asked, maps) {
+            return Some(());
+        }
+        return put::<WRITES>(|| maps.make_flow(&key, &new));
+    };
+    let by_opener = known.opener() as u8 == direction as u8;
+    let next = if known.is_live(asked.protocol, now_ns) {
+        let next = known.after(direction, asked.transport.ending, now_ns);
+        match (by_opener, opens) {
+            (true, true) if known.is_over() => new,
+            (true, _) => Flow { epoch: new.epoch, ..next },
+            (false, true) => new,
+            (false, false) => next,
+        }
+    } else if !opens && needs_no_flow(hook, asked, maps) {
+        return Some(());
+    } else {
+        new
+    };
+    if known.is_outdated_by(&next) {
+        put::<WRITES>(|| maps.set_flow(&key, &next))
+    } else {
+        Some(())
+    }
+}
+
+/// Whether the replies to a packet pass without a flow entry.
+#[inline(always)]
+fn needs_no_flow<const N: usize, M: Maps<N>>(hook: &Hook, asked: &Asked<'_, N>, maps: &M) -> bool {
+    let opposite = hook.direction.opposite();
+    by_rules(asked, opposite, asked.transport.source_port, maps).is_some()
+        || is_node(identity(asked.endpoint, asked.remote, maps))
+}
+
+/// The verdict on a packet that rules deny. `None`: none without `WRITES`.
+#[inline(always)]
+fn by_flow<const N: usize, const WRITES: bool, M: Maps<N>>(
+    hook: &Hook,
+    asked: &Asked<'_, N>,
+    maps: &M,
+) -> Option<Verdict> {
+    match asked.transport.role {
+        Role::Continues | Role::Either | Role::Answers => {}
+        Role::Opens | Role::Alone | Role::NeighbourDiscovery | Role::Reports => {
+            return Some(Verdict::Deny(NotAllowed));
+        }
+    }
+    let key = asked.flow_key(hook);
+    let opposite = hook.direction.opposite();
+    let Some(known) = maps.flow(&key).filter(|flow| flow.opener() as u8 == opposite as u8) else {
+        return Some(Verdict::Deny(NotAllowed));
+    };
+    let now_ns = maps.now_ns();
+    if !known.is_live(asked.protocol, now_ns) {
+        return Some(Verdict::Deny(NotAllowed));
+    }
+    let epoch = asked.endpoint.epoch;
+    let next = Flow { epoch, ..known.after(hook.direction, asked.transport.ending, now_ns) };
+    if known.is_outdated_by(&next) {
+        if !WRITES {
+            return None;
+        }
+        if known.epoch != epoch
+            && by_rules(asked, opposite, asked.transport.source_port, maps).is_none()
+        {
+            return Some(Verdict::Deny(FlowRevoked));
+        }
+        maps.set_flow(&key, &next);
+    }
+    Some(Verdict::Allow(Reply))
+}
+
+/// The verdict on an ICMP error, by the packet that it quotes.
+///
+/// 1. The pod is not isolated, or a rule allows the message as it is.
+/// 2. The quoted packet was sent to whom the error goes, and its flow is known: the rules of whoever
+///    opened it decide.
+/// 3. Its flow is not known: it may be a reply, which no entry is kept for where the pod is free to
+///    send. Then the rules decide that let its flow in.
+#[inline(always)]
+pub(super) fn by_quote<const N: usize, M: Maps<N>>(
+    hook: &Hook,
+    asked: &Asked<'_, N>,
+    packet: &Packet<N>,
+    quoted: &Quoted<N>,
+    maps: &M,
+) -> Verdict {
+    let direction = hook.direction;
+    if let Some(reason) = by_rules(asked, direction, asked.transport.destination_port, maps) {
+        return Verdict::Allow(reason); // 1
+    }
+    if let Some(reason) = quoted.transport.problem {
+        return Verdict::Deny(reason);
+    }
+    if quoted.source != packet.destination {
+        return Verdict::Deny(NotAllowed);
+    }
+    let remote = match direction {
+        Direction::Ingress => &quoted.destination,
+        Direction::Egress => &quoted.source,
+    };
+    let about = Asked {
+        endpoint: asked.endpoint,
+        remote,
+        protocol: quoted.protocol,
+        transport: &quoted.transport,
+    };
+    let key = about.flow_key(&Hook { direction: direction.opposite(), ..*hook });
+    let known = maps.flow(&key).filter(|flow| flow.is_live(about.protocol, maps.now_ns()));
+    let opener = known.map_or(direction, |flow| flow.opener()); // 2, 3
+    let port = if opener as u8 == direction as u8 {
+        about.transport.source_port
+    } else {
+        about.transport.destination_port
+    };
+    match (by_rules(&about, opener, port, maps), known) {
+        (Some(_), _) => Verdict::Allow(Related),
+        (None, Some(_)) => Verdict::Deny(FlowRevoked),
+        (None, None) => Verdict::Deny(NotAllowed),
+    }
+}
+
+#[inline(always)]
+fn put<const WRITES: bool>(write: impl FnOnce()) -> Option<()> {
+    WRITES.then(write)
+}
+
+impl<const N: usize> Asked<'_, N> {
+    #[inline(always)]
+    fn flow_key(&self, hook: &Hook) -> FlowKey<N> {
+        let (pod_port, peer_port) = match hook.direction {
+            Direction::Ingress => (self.transport.destination_port, self.transport.source_port),
+            Direction::Egress => (self.transport.source_port, self.transport.destination_port),
+        };
+        FlowKey {
+            peer: *self.remote,
+            ifindex: hook.ifindex,
+            pod_port,
+            peer_port,
+            protocol: u32::from(self.protocol),
+        }
+    }
+}
