@@ -8,7 +8,7 @@
 
 mod policy;
 
-use self::policy::{Asked, by_policy, by_quote, identity, is_node};
+use self::policy::{Asked, by_policy, by_quote, is_node};
 use crate::{
     key::{Address, FlowKey, FragmentKey, Port, RuleKey},
     packet::{self, Bytes, Network, Packet, Part, Quoted, Role, Transport},
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-pub use self::policy::is_in_ranges;
+pub use self::policy::{allows_in, identity_in, is_in_ranges};
 
 /// The maps, as one address family sees them.
 pub trait Maps<const N: usize> {
@@ -34,6 +34,17 @@ pub trait Maps<const N: usize> {
     /// Whether one of the set's `port_ranges` has the port: [`is_in_ranges`]. Asked only of a set
     /// whose ranges are there.
     fn is_in_ranges(&self, set: &PortSet, protocol: u8, port: Port) -> bool;
+    /// The identity of an address that counts for an endpoint with these [`flags`]: its own, or that
+    /// of the longest block around it.
+    #[inline(always)]
+    fn identity(&self, address: &Address<N>, flags: u32) -> u32 {
+        identity_in(self, address, flags)
+    }
+    /// Whether a rule allows a port.
+    #[inline(always)]
+    fn allows(&self, key: &RuleKey, protocol: u8, port: Port) -> bool {
+        allows_in(self, key, protocol, port)
+    }
     /// Of `flows_v4` or `flows_v6`.
     fn flow(&self, key: &FlowKey<N>) -> Option<Flow>;
     /// Makes a flow entry. One that could not be written heals with its next packet.
@@ -179,7 +190,7 @@ fn decide_ip<const N: usize, M: Maps<N>>(
         return unaddressed(hook, endpoint, reason); // 2, 4
     }
     if hook.from_own_node
-        && (!packet.may_be_ipv6_fragment || is_node(identity(endpoint, &packet.source, maps)))
+        && (!packet.may_be_ipv6_fragment || is_node(maps.identity(&packet.source, endpoint.flags)))
     {
         return Verdict::Allow(OwnNode); // 1
     }
@@ -195,7 +206,7 @@ fn decide_ip<const N: usize, M: Maps<N>>(
         return Verdict::Deny(SpoofedSource); // 4
     }
     // Who masquerades what a node sends back to the pod writes an address of the node into it.
-    if hook.from_itself && (remote == own || is_node(identity(endpoint, remote, maps))) {
+    if hook.from_itself && (remote == own || is_node(maps.identity(remote, endpoint.flags))) {
         return Verdict::Allow(Itself); // 5
     }
     let later = matches!(packet.fragment.part, Part::Later);

@@ -8,7 +8,7 @@
 ///
 /// Aligned to four bytes, as addresses lie in a packet behind an Ethernet header, so that they are
 /// read and compared in words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Eq, PartialOrd, Ord)]
 #[repr(C, align(4))]
 pub struct Address<const N: usize>(pub [u8; N]);
 
@@ -25,6 +25,41 @@ impl<const N: usize> Address<N> {
     #[inline(always)]
     pub fn is_zero(&self) -> bool {
         *self == Self::ZERO
+    }
+
+    /// Four bytes of it, from `index * 4` on, in the host's order. Zero behind the end.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the compiler would read the array byte by byte")]
+    pub const fn word(&self, index: usize) -> u32 {
+        if index * 4 + 4 > N {
+            return 0;
+        }
+        // SAFETY: the comparison keeps it inside of the array, `repr(align(4))` aligns it.
+        unsafe { (&raw const *self).cast::<u32>().add(index).read() }
+    }
+
+    /// Of its words.
+    #[inline(always)]
+    pub fn from_words(word: impl Fn(usize) -> u32) -> Self {
+        let mut bytes = [0; N];
+        for (index, four) in bytes.chunks_exact_mut(4).enumerate() {
+            four.copy_from_slice(&word(index).to_ne_bytes());
+        }
+        Self(bytes)
+    }
+}
+
+/// Word by word: the programs compare addresses for every packet.
+impl<const N: usize> PartialEq for Address<N> {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        (0..N / 4).all(|index| self.word(index) == other.word(index))
+    }
+}
+
+impl<const N: usize> core::hash::Hash for Address<N> {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
     }
 }
 
@@ -92,6 +127,7 @@ pub struct FragmentKey<const N: usize> {
     pub protocol: u32,
 }
 
+const _: () = assert!(size_of::<Ipv4>() == 4 && size_of::<Ipv6>() == 16);
 const _: () = assert!(size_of::<RuleKey>() == 8);
 const _: () = assert!(size_of::<FragmentKey<4>>() == 20 && size_of::<FragmentKey<16>>() == 44);
 const _: () = assert!(size_of::<FlowKey<4>>() == 16 && align_of::<FlowKey<4>>() == 4);

@@ -27,6 +27,13 @@ pub trait Bytes {
     /// Length of the frame in bytes; for a GSO packet, of the whole unsegmented one.
     fn len(&self) -> usize;
 
+    /// Follows the extension headers from the one of number `first` on, which stands at
+    /// [`EXTENSIONS`], of a packet that ends at `end`.
+    #[inline(always)]
+    fn last_header(&self, first: u8, end: usize) -> Last {
+        follow(self, first, end)
+    }
+
     /// Whether the frame has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -102,6 +109,8 @@ header! {
 
 /// Length of an Ethernet header.
 pub const ETHERNET_LEN: usize = 14;
+/// Where the first extension header of an IPv6 packet starts.
+pub const EXTENSIONS: usize = ETHERNET_LEN + size_of::<Ipv6Header>();
 /// How many bytes from the start of a frame are ever read: the programs make these linear.
 ///
 /// Transport headers that start later are [`DropReason::TooManyExtensionHeaders`].
@@ -338,7 +347,7 @@ pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
     if version >> 4 != 6 {
         return Packet::unaddressed(DropReason::Malformed);
     }
-    let start = ETHERNET_LEN + size_of::<Ipv6Header>();
+    let start = EXTENSIONS;
     let available = frame.len().saturating_sub(start);
     let payload_len = match u16::from_be_bytes(header.payload_length) {
         // As for IPv4. Without GSO this is a jumbogram (RFC 2675), whose option is not read.
@@ -350,7 +359,9 @@ pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
     }
     let [first] = header.next_header;
     let [hop_limit] = header.hop_limit;
-    let last = last_header(frame, first, start, start + payload_len);
+    let last = frame.last_header(first, start + payload_len);
+    let fragmented = last.fragment_at != 0;
+    let fragment = if fragmented { fragment_at(frame, last.fragment_at) } else { Fragment::NONE };
     let transport_len = (start + payload_len).saturating_sub(last.offset);
     let mut transport = match last.problem {
         None => Transport::read(
@@ -359,14 +370,14 @@ pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
             last.protocol,
             last.offset,
             transport_len,
-            last.fragment.part,
+            fragment.part,
         ),
         Some(reason) => Transport::unreadable(reason),
     };
     // RFC 4861: neighbour discovery never crosses a router, so nobody from elsewhere can send it.
     // RFC 6980: nor does it come in fragments.
     let discovery = matches!(transport.role, Role::NeighbourDiscovery);
-    if discovery && (hop_limit != 255 || last.fragmented) {
+    if discovery && (hop_limit != 255 || fragmented) {
         transport = Transport::unreadable(DropReason::Malformed);
     }
     Packet {
@@ -376,36 +387,78 @@ pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
         protocol: last.protocol,
         transport_offset: last.offset,
         transport_len,
-        fragment: last.fragment,
-        may_be_ipv6_fragment: last.fragmented || last.problem.is_some(),
+        fragment,
+        may_be_ipv6_fragment: fragmented || last.problem.is_some(),
         transport,
     }
 }
 
 /// The end of a chain of extension headers.
-struct Last {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Last {
     /// Number of the header that is there.
-    protocol: u8,
+    pub protocol: u8,
     /// Where it starts, in bytes from the start of the frame.
-    offset: usize,
-    /// A fragment header was among those before it.
-    fragmented: bool,
-    /// What that one says.
-    fragment: Fragment,
+    pub offset: usize,
+    /// Where a fragment header was among those before it; zero: nowhere.
+    pub fragment_at: usize,
     /// Why it is not the transport header.
-    problem: Option<DropReason>,
+    pub problem: Option<DropReason>,
 }
 
-/// Follows the extension headers of a packet that ends at `end`.
+impl Last {
+    /// As one number, which a function of the programs can return.
+    #[inline(always)]
+    pub const fn pack(&self) -> u64 {
+        let problem = match self.problem {
+            None => 0,
+            Some(reason) => reason as u64 + 1,
+        };
+        // Offsets are below 4096: behind one of 256 bytes, no header is followed.
+        (self.offset as u64) << 32
+            | (self.fragment_at as u64) << 16
+            | problem << 8
+            | self.protocol as u64
+    }
+
+    /// From such a number.
+    #[inline(always)]
+    pub const fn unpack(packed: u64) -> Self {
+        let problem = (packed >> 8) as u8;
+        Self {
+            protocol: packed as u8,
+            offset: (packed >> 32) as u16 as usize,
+            fragment_at: (packed >> 16) as u16 as usize,
+            problem: match problem {
+                0 => None,
+                number => match DropReason::from_number(number - 1) {
+                    None => Some(DropReason::Internal),
+                    reason => reason,
+                },
+            },
+        }
+    }
+}
+
+/// What the fragment header at `offset` says.
 #[inline(always)]
-fn last_header<B: Bytes>(frame: &B, first: u8, start: usize, end: usize) -> Last {
-    let mut last = Last {
-        protocol: first,
-        offset: start,
-        fragmented: false,
-        fragment: Fragment::NONE,
-        problem: None,
+fn fragment_at<B: Bytes + ?Sized>(frame: &B, offset: usize) -> Fragment {
+    let Some(header) = frame.read::<ExtensionHeader>(offset) else {
+        return Fragment::NONE;
     };
+    let offset_flags = u16::from_be_bytes(header.third_fourth);
+    Fragment::new(
+        usize::from(offset_flags & 0xfff8),
+        offset_flags & 1 != 0,
+        u32::from_be_bytes(header.rest),
+        offset + size_of::<ExtensionHeader>(),
+    )
+}
+
+/// [`Bytes::last_header`], header by header.
+#[inline(always)]
+pub fn follow<B: Bytes + ?Sized>(frame: &B, first: u8, end: usize) -> Last {
+    let mut last = Last { protocol: first, offset: EXTENSIONS, fragment_at: 0, problem: None };
     for position in 0..=EXTENSION_HEADERS {
         if !is_extension_header(last.protocol) {
             return last;
@@ -437,17 +490,12 @@ fn last_header<B: Bytes>(frame: &B, first: u8, start: usize, end: usize) -> Last
         match last.protocol {
             protocol::ROUTING if third == 0 => last.problem = Some(DropReason::RoutingHeader),
             // Hosts would put it together twice.
-            protocol::FRAGMENT if last.fragmented => last.problem = Some(DropReason::Malformed),
+            protocol::FRAGMENT if last.fragment_at != 0 => {
+                last.problem = Some(DropReason::Malformed)
+            }
             protocol::FRAGMENT => {
-                let offset_flags = u16::from_be_bytes(header.third_fourth);
-                last.fragmented = true;
-                last.fragment = Fragment::new(
-                    usize::from(offset_flags & 0xfff8),
-                    offset_flags & 1 != 0,
-                    u32::from_be_bytes(header.rest),
-                    last.offset + header_len,
-                );
-                if matches!(last.fragment.part, Part::Later) {
+                last.fragment_at = last.offset;
+                if u16::from_be_bytes(header.third_fourth) & 0xfff8 != 0 {
                     last.problem = Some(DropReason::FragmentWithoutFirst);
                 }
             }

@@ -1,10 +1,10 @@
 //! Access to the packet at a TC hook.
 #![expect(unsafe_code, reason = "reads the packet and its metadata through the kernel's pointers")]
 
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use bulkhead_common::{
     decide::Hook,
-    packet::{Bytes, HEADERS_LEN, Header},
+    packet::{self, Bytes, HEADERS_LEN, Header, Last},
     verdict::Direction,
 };
 
@@ -101,7 +101,22 @@ impl Bytes for Frame<'_> {
     }
 
     #[inline(always)]
+    fn last_header(&self, first: u8, end: usize) -> Last {
+        Last::unpack(follow_extension_headers(self.ctx.skb.skb, first.into(), end as u64))
+    }
+
+    #[inline(always)]
     fn len(&self) -> usize {
         self.ctx.len() as usize
     }
+}
+
+/// A global function: the verifier goes through the chain once, and not through all that comes
+/// after it for each chain that it imagines.
+// SAFETY: nothing else in the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn follow_extension_headers(skb: *mut __sk_buff, first: u32, end: u64) -> u64 {
+    let ctx = &TcContext::new(skb);
+    packet::follow(&Frame::again(ctx), first as u8, end as usize).pack()
 }

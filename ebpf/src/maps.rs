@@ -163,12 +163,46 @@ extern "C" fn search_ranges(start: u32, len: u32, protocol: u32, port: u32) -> u
     u32::from(decide::is_in_ranges(&PortSet { start, len }, protocol as u8, port, range))
 }
 
-/// The maps as `decide` asks for them.
-pub(crate) struct Tables;
+// Global functions, as `search_ranges`: for where the verifier would otherwise imagine each
+// outcome of each look-up together with all others.
+
+// SAFETY: nothing else in the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn identity_v4(address: u32, flags: u32) -> u32 {
+    decide::identity_in(&Tables::<false>, &Ipv4::from_words(|_| address), flags)
+}
+
+// SAFETY: nothing else in the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn identity_v6(a: u32, b: u32, c: u32, d: u32, flags: u32) -> u32 {
+    let address = Ipv6::from_words(|index| match index {
+        0 => a,
+        1 => b,
+        2 => c,
+        _ => d,
+    });
+    decide::identity_in(&Tables::<false>, &address, flags)
+}
+
+/// Whether a rule allows a port; zero if not.
+// SAFETY: nothing else in the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rule_allows(policy_set: u32, identity: u32, protocol: u32, port: u32) -> u32 {
+    let key = RuleKey { policy_set, identity };
+    let port = Port::new(port as u16);
+    u32::from(decide::allows_in::<4, _>(&Tables::<false>, &key, protocol as u8, port))
+}
+
+/// The maps as `decide` asks for them; with `CALLS`, by way of global functions where there are
+/// some.
+pub(crate) struct Tables<const CALLS: bool>;
 
 macro_rules! maps {
-    ($n:literal, $family:literal, $peers:ident, $cidrs:ident, $flows:ident, $fragments:ident) => {
-        impl Maps<$n> for Tables {
+    ($n:literal, $family:literal, $identity:ident($($word:literal),+), $peers:ident, $cidrs:ident, $flows:ident, $fragments:ident) => {
+        impl<const CALLS: bool> Maps<$n> for Tables<CALLS> {
             #[inline(always)]
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
                 // SAFETY: copied out at once; programs never write it.
@@ -190,6 +224,25 @@ macro_rules! maps {
             fn is_in_ranges(&self, set: &PortSet, protocol: u8, port: Port) -> bool {
                 let port = u32::from(port.number());
                 search_ranges(set.start, set.len, u32::from(protocol), port) != 0
+            }
+
+            #[inline(always)]
+            fn identity(&self, address: &Address<$n>, flags: u32) -> u32 {
+                if CALLS {
+                    $identity($(address.word($word),)+ flags)
+                } else {
+                    decide::identity_in(self, address, flags)
+                }
+            }
+
+            #[inline(always)]
+            fn allows(&self, key: &RuleKey, protocol: u8, port: Port) -> bool {
+                if CALLS {
+                    let port = u32::from(port.number());
+                    rule_allows(key.policy_set, key.identity, u32::from(protocol), port) != 0
+                } else {
+                    decide::allows_in::<$n, _>(self, key, protocol, port)
+                }
             }
 
             #[inline(always)]
@@ -233,5 +286,5 @@ macro_rules! maps {
         }
     };
 }
-maps!(4, 0, PEERS_V4, CIDRS_V4, FLOWS_V4, FRAGMENTS_V4);
-maps!(16, 1, PEERS_V6, CIDRS_V6, FLOWS_V6, FRAGMENTS_V6);
+maps!(4, 0, identity_v4(0), PEERS_V4, CIDRS_V4, FLOWS_V4, FRAGMENTS_V4);
+maps!(16, 1, identity_v6(0, 1, 2, 3), PEERS_V6, CIDRS_V6, FLOWS_V6, FRAGMENTS_V6);

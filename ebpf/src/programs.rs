@@ -67,7 +67,7 @@ fn glance(ctx: &TcContext, direction: Direction) -> Option<Verdict> {
         return None;
     }
     let epoch = maps::epoch(endpoint);
-    let verdict = decide::quick(&hook, endpoint, &frame, &Tables)?;
+    let verdict = decide::quick(&hook, endpoint, &frame, &Tables::<false>)?;
     if maps::epoch(endpoint) != epoch {
         return None;
     }
@@ -108,7 +108,7 @@ extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
         Verdict::Allow(AllowReason::OwnAnswer)
     } else {
         let epoch = maps::epoch(endpoint);
-        match decide::decide(&hook, endpoint, &frame, &Tables) {
+        match decide::decide(&hook, endpoint, &frame, &Tables::<true>) {
             // The value was given to another endpoint while it was read.
             Verdict::Allow(_) if maps::epoch(endpoint) != epoch => {
                 Verdict::Deny(DropReason::Internal)

@@ -313,17 +313,8 @@ impl fmt::Display for Probe {
     }
 }
 
-/// An SCTP packet with an INIT chunk (RFC 9260, section 3.3.2), from the IP header on. Nothing on
-/// the way looks at its checksum.
+/// An SCTP packet with an INIT chunk, from the IP header on. Nothing on the way looks at its
+/// checksum.
 fn init(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
-    const CHUNK: [u8; 20] = [
-        1, 0, 0, 20, // INIT, its length
-        0, 0, 0, 1, // initiate tag
-        0, 1, 0, 0, // receiver window
-        0, 1, 0, 1, // streams out and in
-        0, 0, 0, 1, // initial TSN
-    ];
-    let mut frame = Frame::sctp(from, to);
-    frame.transport.extend(CHUNK);
-    frame.bytes().split_off(ETHERNET_LEN)
+    Frame::sctp(from, to).bytes().split_off(ETHERNET_LEN)
 }

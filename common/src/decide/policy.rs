@@ -5,7 +5,10 @@ use crate::{
     abi, flow,
     key::{Address, FlowKey, Port, RuleKey},
     packet::{Packet, Quoted, Role, Transport},
-    value::{Endpoint, Flow, IDENTITY_NODE, IDENTITY_NONE, Peer, PortRange, PortSet, flags},
+    value::{
+        Endpoint, Flow, IDENTITY_NODE, IDENTITY_NONE, Peer, PortRange, PortSet,
+        flags::{ASKS_CIDRS, SECOND_IDENTITY},
+    },
     verdict::{
         AllowReason::{self, NotIsolated, OwnNode, Related, Reply, Rule},
         Direction,
@@ -80,33 +83,46 @@ fn by_rules<const N: usize, M: Maps<N>>(
     if contains(&side.any_peer, asked.protocol, port, maps) {
         return Some(Rule);
     }
-    let identity = identity(asked.endpoint, asked.remote, maps);
+    let identity = maps.identity(asked.remote, asked.endpoint.flags);
     if is_node(identity) && matches!(direction, Direction::Egress) {
         return Some(OwnNode);
     }
     let identity = identity & !IDENTITY_NODE;
-    if identity == IDENTITY_NONE {
-        return None;
-    }
-    let ports = maps.rule(&RuleKey { policy_set: side.policy_set, identity })?;
-    contains(&ports, asked.protocol, port, maps).then_some(Rule)
+    let known = identity != IDENTITY_NONE;
+    let key = RuleKey { policy_set: side.policy_set, identity };
+    (known && maps.allows(&key, asked.protocol, port)).then_some(Rule)
 }
 
-/// What the rules know of an address: its own identity, or that of the longest block around it.
+/// [`Maps::allows`], by the maps that it is about.
 #[inline(always)]
-pub(super) fn identity<const N: usize, M: Maps<N>>(
-    endpoint: &Endpoint,
-    address: &Address<N>,
+pub fn allows_in<const N: usize, M: Maps<N> + ?Sized>(
     maps: &M,
+    key: &RuleKey,
+    protocol: u8,
+    port: Port,
+) -> bool {
+    maps.rule(key).is_some_and(|ports| contains(&ports, protocol, port, maps))
+}
+
+/// [`Maps::identity`], by the maps that it is about.
+#[inline(always)]
+pub fn identity_in<const N: usize, M: Maps<N> + ?Sized>(
+    maps: &M,
+    address: &Address<N>,
+    flags: u32,
 ) -> u32 {
     let of = |peer: Option<Peer>| match peer {
         None => IDENTITY_NONE,
         Some(Peer { identities: [first, second] }) => {
-            if endpoint.flags & flags::SECOND_IDENTITY == 0 { first } else { second }
+            if flags & SECOND_IDENTITY == 0 {
+                first
+            } else {
+                second
+            }
         }
     };
     match of(maps.peer(address)) {
-        IDENTITY_NONE if endpoint.flags & flags::ASKS_CIDRS != 0 => of(maps.cidr(address)),
+        IDENTITY_NONE if flags & ASKS_CIDRS != 0 => of(maps.cidr(address)),
         identity => identity,
     }
 }
@@ -117,7 +133,12 @@ pub(super) const fn is_node(identity: u32) -> bool {
 }
 
 #[inline(always)]
-fn contains<const N: usize, M: Maps<N>>(set: &PortSet, protocol: u8, port: Port, maps: &M) -> bool {
+fn contains<const N: usize, M: Maps<N> + ?Sized>(
+    set: &PortSet,
+    protocol: u8,
+    port: Port,
+    maps: &M,
+) -> bool {
     if *set == PortSet::NOTHING || *set == PortSet::EVERYTHING {
         return *set == PortSet::EVERYTHING;
     }
@@ -174,31 +195,25 @@ fn remember<const N: usize, const WRITES: bool, M: Maps<N>>(
     let opens = matches!(asked.transport.role, Role::Opens);
     let now_ns = maps.now_ns();
     let new = Flow::opened(direction, asked.endpoint.epoch, now_ns);
-    let Some(known) = maps.flow(&key) else {
+    let known = maps.flow(&key);
+    let Some(live) = known.filter(|flow| flow.is_live(asked.protocol, now_ns)) else {
         if !opens && needs_no_flow(hook, asked, maps) {
             return Some(());
         }
-        return put::<WRITES>(|| maps.make_flow(&key, &new));
+        return put::<WRITES>(|| match known {
+            None => maps.make_flow(&key, &new),
+            Some(_) => maps.set_flow(&key, &new),
+        });
     };
-    let by_opener = known.opener() as u8 == direction as u8;
-    let next = if known.is_live(asked.protocol, now_ns) {
-        let next = known.after(direction, asked.transport.ending, now_ns);
-        match (by_opener, opens) {
-            (true, true) if known.is_over() => new,
-            (true, _) => Flow { epoch: new.epoch, ..next },
-            (false, true) => new,
-            (false, false) => next,
-        }
-    } else if !opens && needs_no_flow(hook, asked, maps) {
-        return Some(());
-    } else {
-        new
+    let by_opener = live.opener() as u8 == direction as u8;
+    let next = live.after(direction, asked.transport.ending, now_ns);
+    let next = match (by_opener, opens) {
+        (true, true) if live.is_over() => new,
+        (true, _) => Flow { epoch: new.epoch, ..next },
+        (false, true) => new,
+        (false, false) => next,
     };
-    if known.is_outdated_by(&next) {
-        put::<WRITES>(|| maps.set_flow(&key, &next))
-    } else {
-        Some(())
-    }
+    if live.is_outdated_by(&next) { put::<WRITES>(|| maps.set_flow(&key, &next)) } else { Some(()) }
 }
 
 /// Whether the replies to a packet pass without a flow entry.
@@ -206,7 +221,7 @@ fn remember<const N: usize, const WRITES: bool, M: Maps<N>>(
 fn needs_no_flow<const N: usize, M: Maps<N>>(hook: &Hook, asked: &Asked<'_, N>, maps: &M) -> bool {
     let opposite = hook.direction.opposite();
     by_rules(asked, opposite, asked.transport.source_port, maps).is_some()
-        || is_node(identity(asked.endpoint, asked.remote, maps))
+        || is_node(maps.identity(asked.remote, asked.endpoint.flags))
 }
 
 /// The verdict on a packet that rules deny. `None`: none without `WRITES`.

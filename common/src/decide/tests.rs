@@ -2,163 +2,37 @@
 //!
 //! `rules` has what rules decide, `flows` has replies; here is what comes before both.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeMap,
-    net::IpAddr,
-    vec::Vec,
-};
+use std::{net::IpAddr, vec::Vec};
 
 use super::*;
 use crate::{
     frames::{Extension, Frame, Linear, VLAN, tcp},
     key::{Ipv4, Ipv6},
-    value::{IDENTITY_FIRST, Side, flags::*},
+    packet::protocol,
+    value::{IDENTITY_FIRST, IDENTITY_NODE, IDENTITY_NONE, PortRange, Side, flags::*},
     verdict::{
-        AllowReason::NeighbourDiscovery,
+        AllowReason::{Reply, Rule},
         DropReason::{
-            FragmentWithoutFirst, Malformed, RoutingHeader, TooManyExtensionHeaders, Truncated,
-            UnknownEthertype,
+            FlowRevoked, FragmentWithoutFirst, NotAllowed, RoutingHeader, TooManyExtensionHeaders,
+            Truncated, UnknownEthertype,
         },
         Verdict::{Allow, Deny},
     },
 };
 
+mod errors;
 mod flows;
+mod fragments;
+mod node;
 mod rules;
+
+use self::node::Node;
 
 const IFINDEX: u32 = 9;
 const ISOLATED: u32 = ISOLATED_INGRESS | ISOLATED_EGRESS;
 const FRIEND: u32 = IDENTITY_FIRST;
 const INGRESS_SET: u32 = 71;
 const EGRESS_SET: u32 = 72;
-
-/// A flow key of either family.
-type AnyFlowKey = (IpAddr, u32, Port, Port, u32);
-
-/// A pod, its policy and the maps, all of them in memory.
-struct Node {
-    endpoint: Endpoint,
-    ranges: Vec<PortRange>,
-    rules: BTreeMap<RuleKey, PortSet>,
-    peers: BTreeMap<IpAddr, Peer>,
-    /// Leading bytes, and what holds where no longer ones match.
-    cidrs: Vec<(Vec<u8>, Peer)>,
-    flows: RefCell<BTreeMap<AnyFlowKey, Flow>>,
-    now_ns: Cell<u64>,
-}
-
-impl Node {
-    /// One pod with these flags; no rule allows anything.
-    fn new(flags: u32) -> Self {
-        let side = |policy_set| Side { policy_set, any_peer: PortSet::NOTHING };
-        let [v4, v6] = [Net::V4, Net::V6].map(|net| Ends::of(net).pod);
-        let (IpAddr::V4(v4), IpAddr::V6(v6)) = (v4, v6) else { panic!("one of each family") };
-        Self {
-            endpoint: Endpoint {
-                ipv6: Address(v6.octets()),
-                ipv4: Address(v4.octets()),
-                ingress: side(INGRESS_SET),
-                egress: side(EGRESS_SET),
-                epoch: 1,
-                counters: 1,
-                flags,
-            },
-            ranges: Vec::new(),
-            rules: BTreeMap::new(),
-            peers: BTreeMap::new(),
-            cidrs: Vec::new(),
-            flows: RefCell::default(),
-            now_ns: Cell::new(1_000_000 * NS_PER_SEC),
-        }
-    }
-
-    /// Ranges of ports as a set; they come in ascending order.
-    fn port_set(&mut self, ranges: &[(u8, u16, u16)]) -> PortSet {
-        let start = self.ranges.len() as u32;
-        self.ranges.extend(ranges.iter().map(|&(protocol, first, last)| PortRange {
-            protocol: protocol.into(),
-            first,
-            last,
-        }));
-        PortSet { start, len: ranges.len() as u32 }
-    }
-
-    /// Allows these ports with [`FRIEND`] in a direction.
-    fn allow(&mut self, direction: Direction, ranges: &[(u8, u16, u16)]) {
-        let ports = self.port_set(ranges);
-        let policy_set = self.endpoint.side(direction).policy_set;
-        self.rules.insert(RuleKey { policy_set, identity: FRIEND }, ports);
-    }
-
-    /// Gives the friend's addresses their identity.
-    fn know_friend(&mut self) {
-        for net in Net::ALL {
-            self.peers.insert(Ends::of(net).friend, Peer { identities: [FRIEND, IDENTITY_NONE] });
-        }
-    }
-
-    fn meet(&self, direction: Direction, frame: &Frame) -> Verdict {
-        self.meet_bytes(direction, &frame.bytes())
-    }
-
-    fn meet_bytes(&self, direction: Direction, frame: &[u8]) -> Verdict {
-        let hook = Hook {
-            direction,
-            ifindex: IFINDEX,
-            from_own_node: false,
-            from_itself: false,
-            vlan_tagged: false,
-        };
-        decide(&hook, &self.endpoint, &Linear(frame), self)
-    }
-
-    fn pass_secs(&self, seconds: u64) {
-        self.now_ns.set(self.now_ns.get() + seconds * NS_PER_SEC);
-    }
-}
-
-macro_rules! maps {
-    ($n:literal) => {
-        impl Maps<$n> for Node {
-            fn peer(&self, address: &Address<$n>) -> Option<Peer> {
-                self.peers.get(&IpAddr::from(address.0)).copied()
-            }
-
-            fn cidr(&self, address: &Address<$n>) -> Option<Peer> {
-                let around = self.cidrs.iter().filter(|(bytes, _)| address.0.starts_with(bytes));
-                around.max_by_key(|(bytes, _)| bytes.len()).map(|(_, peer)| *peer)
-            }
-
-            fn rule(&self, key: &RuleKey) -> Option<PortSet> {
-                self.rules.get(key).copied()
-            }
-
-            fn is_in_ranges(&self, set: &PortSet, protocol: u8, port: Port) -> bool {
-                let range = |index: u32| self.ranges.get(index as usize).copied();
-                is_in_ranges(set, protocol, port, range)
-            }
-
-            fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {
-                let FlowKey { peer, ifindex, pod_port, peer_port, protocol } = *key;
-                let key = (IpAddr::from(peer.0), ifindex, pod_port, peer_port, protocol);
-                self.flows.borrow().get(&key).copied()
-            }
-
-            fn set_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
-                let FlowKey { peer, ifindex, pod_port, peer_port, protocol } = *key;
-                let key = (IpAddr::from(peer.0), ifindex, pod_port, peer_port, protocol);
-                self.flows.borrow_mut().insert(key, *flow);
-            }
-
-            fn now_ns(&self) -> u64 {
-                self.now_ns.get()
-            }
-        }
-    };
-}
-maps!(4);
-maps!(16);
 
 /// A family of addresses.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,7 +1,6 @@
 //! Replies: who opened a flow, and for how long that is known.
 
 use super::*;
-use crate::verdict::AllowReason::{Reply, Rule};
 
 const TCP: u8 = protocol::TCP;
 const UDP: u8 = protocol::UDP;
@@ -142,7 +141,8 @@ fn a_ping_is_answered_with_its_own_identifier_and_type() {
         assert_eq!(node.meet(back, &Frame::echo_reply(to, from, 7)), Allow(Reply));
         assert_eq!(node.meet(back, &Frame::echo_reply(to, from, 8)), Deny(NotAllowed));
         assert_eq!(node.meet(back, &Frame::echo_request(to, from, 7)), Deny(NotAllowed));
-        for kind in [3, 11, 13, 14] {
+        // Neither related nor answers, in either family.
+        for kind in [5, 13, 14] {
             let other = Frame::icmp(to, from, kind, 0, [0, 7, 0, 1]);
             assert_eq!(node.meet(back, &other), Deny(NotAllowed), "type {kind}");
         }
@@ -191,7 +191,7 @@ fn replies_do_not_open_a_flow_of_their_own() {
         assert_eq!(flow.asks_udp(&node), Allow(Rule));
         assert_eq!(flow.answers_udp(&node), Allow(Rule));
         for opened in node.flows.borrow().values() {
-            assert_eq!(opened.opened, flow.direction as u32);
+            assert_eq!(opened.opener(), flow.direction);
         }
         // So that what the server sends does not let the client go on, once that is forbidden.
         node.rules.clear();
@@ -210,8 +210,8 @@ fn whoever_sends_a_syn_has_opened_the_flow() {
         // The same ports, opened from the other side.
         node.allow(flow.direction.opposite(), &[(TCP, 40000, 40000)]);
         assert_eq!(flow.answers(&node, tcp::SYN), Allow(Rule));
-        let opened: Vec<u32> = node.flows.borrow().values().map(|flow| flow.opened).collect();
-        assert_eq!(opened, [flow.direction.opposite() as u32]);
+        let opened: Vec<Direction> = node.flows.borrow().values().map(Flow::opener).collect();
+        assert_eq!(opened, [flow.direction.opposite()]);
     }
 }
 
@@ -277,15 +277,24 @@ fn a_packet_in_midstream_opens_nothing_where_it_may_be_a_reply() {
 }
 
 #[test]
-fn an_idle_flow_is_forgotten() {
+fn an_idle_flow_is_forgotten_sooner_where_nobody_answered() {
     for (node, flow) in dialogues() {
         assert_eq!(flow.asks_udp(&node), Allow(Rule));
+        node.pass_secs(71);
+        assert_eq!(flow.answers_udp(&node), Deny(NotAllowed));
+        assert_eq!(flow.asks_udp(&node), Allow(Rule));
+        node.pass_secs(70);
+        assert_eq!(flow.answers_udp(&node), Allow(Reply), "to the last second");
         node.pass_secs(180);
         assert_eq!(flow.answers_udp(&node), Allow(Reply), "to the last second");
         node.pass_secs(181);
         assert_eq!(flow.answers_udp(&node), Deny(NotAllowed));
 
         assert_eq!(flow.asks(&node, tcp::SYN), Allow(Rule));
+        node.pass_secs(71);
+        assert_eq!(flow.answers(&node, tcp::SYN | tcp::ACK), Deny(NotAllowed));
+        assert_eq!(flow.asks(&node, tcp::SYN), Allow(Rule));
+        assert_eq!(flow.answers(&node, tcp::SYN | tcp::ACK), Allow(Reply));
         node.pass_secs(24 * 3600);
         assert_eq!(flow.answers(&node, tcp::ACK), Allow(Reply), "TCP lives for a day");
         node.pass_secs(24 * 3600 + 1);
@@ -293,10 +302,87 @@ fn an_idle_flow_is_forgotten() {
     }
 }
 
+/// A connection that both sides have sent in.
+fn established(node: &Node, flow: &Dialogue) {
+    assert_eq!(flow.asks(node, tcp::SYN), Allow(Rule));
+    assert_eq!(flow.answers(node, tcp::SYN | tcp::ACK), Allow(Reply));
+    assert_eq!(flow.asks(node, tcp::ACK), Allow(Rule));
+}
+
+#[test]
+fn a_half_closed_connection_lives_for_an_hour_and_a_closed_one_for_a_minute() {
+    for (node, flow) in dialogues() {
+        established(&node, &flow);
+        assert_eq!(flow.asks(&node, tcp::FIN | tcp::ACK), Allow(Rule));
+        node.pass_secs(3600);
+        assert_eq!(flow.answers(&node, tcp::ACK), Allow(Reply), "the other side still sends");
+        assert_eq!(flow.answers(&node, tcp::FIN | tcp::ACK), Allow(Reply));
+        assert_eq!(flow.asks(&node, tcp::ACK), Allow(Rule));
+        node.pass_secs(60);
+        assert_eq!(flow.answers(&node, tcp::FIN | tcp::ACK), Allow(Reply), "sent once more");
+        node.pass_secs(61);
+        assert_eq!(flow.answers(&node, tcp::ACK), Deny(NotAllowed));
+    }
+}
+
+#[test]
+fn a_reset_ends_a_flow_in_ten_seconds_unless_the_opener_goes_on() {
+    for (node, flow) in dialogues() {
+        established(&node, &flow);
+        assert_eq!(flow.answers(&node, tcp::RST), Allow(Reply));
+        node.pass_secs(11);
+        assert_eq!(flow.answers(&node, tcp::ACK), Deny(NotAllowed));
+        established(&node, &flow);
+        assert_eq!(flow.answers(&node, tcp::RST), Allow(Reply));
+        assert_eq!(flow.asks(&node, tcp::ACK), Allow(Rule), "who goes on did not believe it");
+        node.pass_secs(3600);
+        assert_eq!(flow.answers(&node, tcp::ACK), Allow(Reply));
+    }
+}
+
+#[test]
+fn a_syn_opens_a_closed_flow_anew() {
+    for (node, flow) in dialogues() {
+        established(&node, &flow);
+        assert_eq!(flow.asks(&node, tcp::FIN | tcp::ACK), Allow(Rule));
+        assert_eq!(flow.answers(&node, tcp::FIN | tcp::ACK), Allow(Reply));
+        established(&node, &flow);
+        node.pass_secs(24 * 3600);
+        assert_eq!(flow.answers(&node, tcp::ACK), Allow(Reply));
+    }
+}
+
+#[test]
+fn sctp_is_opened_by_init_and_ended_by_abort() {
+    const SCTP: u8 = protocol::SCTP;
+    let (init, init_ack, abort, data) = (1, 2, 6, 0);
+    for (mut node, Dialogue { direction, client, server }) in dialogues() {
+        node.allow(direction, &[(SCTP, 3306, 3306)]);
+        let asks = |node: &Node, kind| {
+            let frame = Frame::sctp_chunk((client, 40000).into(), (server, 3306).into(), kind);
+            node.meet(direction, &frame)
+        };
+        let answers = |node: &Node, kind| {
+            let frame = Frame::sctp_chunk((server, 3306).into(), (client, 40000).into(), kind);
+            node.meet(direction.opposite(), &frame)
+        };
+        assert_eq!(answers(&node, init_ack), Deny(NotAllowed));
+        assert_eq!(asks(&node, init), Allow(Rule));
+        assert_eq!(answers(&node, init), Deny(NotAllowed), "never a reply");
+        assert_eq!(answers(&node, init_ack), Allow(Reply));
+        node.pass_secs(3600);
+        assert_eq!(answers(&node, data), Allow(Reply));
+        assert_eq!(answers(&node, abort), Allow(Reply));
+        node.pass_secs(11);
+        assert_eq!(answers(&node, data), Deny(NotAllowed));
+    }
+}
+
 #[test]
 fn packets_of_either_side_keep_a_flow_alive() {
     for (node, flow) in dialogues() {
         assert_eq!(flow.asks_udp(&node), Allow(Rule));
+        assert_eq!(flow.answers_udp(&node), Allow(Reply));
         for _ in 0..5 {
             node.pass_secs(100);
             assert_eq!(flow.answers_udp(&node), Allow(Reply));
@@ -316,7 +402,7 @@ fn a_busy_flow_is_written_once_a_second() {
         let seen = |node: &Node| -> Vec<u64> {
             node.flows.borrow().values().map(|flow| flow.seen_ns).collect()
         };
-        assert_eq!(flow.asks(&node, tcp::SYN), Allow(Rule));
+        established(&node, &flow);
         let first = seen(&node);
         node.pass_secs(1);
         assert_eq!(flow.asks(&node, tcp::ACK), Allow(Rule));
