@@ -8,7 +8,7 @@
 
 mod policy;
 
-use self::policy::{Asked, by_policy, by_quote, is_node};
+use self::policy::{by_policy, is_node};
 use crate::{
     key::{Address, FlowKey, FragmentKey, Port, RuleKey},
     packet::{self, Bytes, Network, Packet, Part, Quoted, Role, Transport},
@@ -16,12 +16,12 @@ use crate::{
     verdict::{
         AllowReason::{Itself, NeighbourDiscovery, NotIsolated, OwnNode},
         Direction,
-        DropReason::{self, Malformed, SpoofedSource, VlanTagged},
+        DropReason::{self, Malformed, NotAllowed, SpoofedSource, VlanTagged},
         Verdict,
     },
 };
 
-pub use self::policy::{allows_in, identity_in, is_in_ranges};
+pub use self::policy::{Asked, allows_in, identity_in, is_in_ranges, judge, judge_quoted};
 
 /// The maps, as one address family sees them.
 pub trait Maps<const N: usize> {
@@ -44,6 +44,16 @@ pub trait Maps<const N: usize> {
     #[inline(always)]
     fn allows(&self, key: &RuleKey, protocol: u8, port: Port) -> bool {
         allows_in(self, key, protocol, port)
+    }
+    /// The verdict of rules and flows: [`judge`].
+    #[inline(always)]
+    fn judge(&self, hook: &Hook, asked: &Asked<'_, N>) -> Verdict {
+        judge(self, hook, asked)
+    }
+    /// The verdict on an ICMP error by the packet that it quotes: [`judge_quoted`].
+    #[inline(always)]
+    fn judge_quoted(&self, hook: &Hook, quoted: &Asked<'_, N>) -> Verdict {
+        judge_quoted(self, hook, quoted)
     }
     /// Of `flows_v4` or `flows_v6`.
     fn flow(&self, key: &FlowKey<N>) -> Option<Flow>;
@@ -144,17 +154,33 @@ where
     match packet::network(frame) {
         Err(reason) => unaddressed(hook, endpoint, reason), // 2, 4
         Ok(Network::Arp) => Verdict::Allow(NeighbourDiscovery), // 3
-        Ok(Network::Ipv4) => {
-            let quoted = |packet: &_| packet::quoted_ipv4(frame, packet);
-            let packet = packet::parse_ipv4(frame);
-            decide_ip(hook, endpoint, &endpoint.ipv4, &packet, quoted, maps)
-        }
-        Ok(Network::Ipv6) => {
-            let quoted = |packet: &_| packet::quoted_ipv6(frame, packet);
-            let packet = packet::parse_ipv6(frame);
-            decide_ip(hook, endpoint, &endpoint.ipv6, &packet, quoted, maps)
-        }
+        Ok(Network::Ipv4) => decide_ipv4(hook, endpoint, frame, maps),
+        Ok(Network::Ipv6) => decide_ipv6(hook, endpoint, frame, maps),
     }
+}
+
+// Functions of their own in the programs, too, whose stacks are small.
+
+#[inline(never)]
+fn decide_ipv4<B: Bytes, M: Maps<4>>(
+    hook: &Hook,
+    endpoint: &Endpoint,
+    frame: &B,
+    maps: &M,
+) -> Verdict {
+    let quoted = |packet: &_| packet::quoted_ipv4(frame, packet);
+    decide_ip(hook, endpoint, &endpoint.ipv4, &packet::parse_ipv4(frame), quoted, maps)
+}
+
+#[inline(never)]
+fn decide_ipv6<B: Bytes, M: Maps<16>>(
+    hook: &Hook,
+    endpoint: &Endpoint,
+    frame: &B,
+    maps: &M,
+) -> Verdict {
+    let quoted = |packet: &_| packet::quoted_ipv6(frame, packet);
+    decide_ip(hook, endpoint, &endpoint.ipv6, &packet::parse_ipv6(frame), quoted, maps)
 }
 
 /// A packet without an address that could be read. A pod that is to send from its own addresses
@@ -222,12 +248,10 @@ fn decide_ip<const N: usize, M: Maps<N>>(
         return Verdict::Allow(Itself); // 5
     }
     let asked = Asked { endpoint, remote, protocol, transport };
-    if matches!(transport.role, Role::Reports) {
-        return by_quote(hook, &asked, packet, &quoted(packet), maps); // 6
+    let verdict = maps.judge(hook, &asked); // 6
+    if matches!(transport.role, Role::Reports) && matches!(verdict, Verdict::Deny(_)) {
+        return by_quote(hook, endpoint, packet, &quoted(packet), maps); // 6
     }
-    // With leave to write, there is always a verdict.
-    let verdict =
-        by_policy::<N, true, M>(hook, &asked, maps).unwrap_or(Verdict::Deny(DropReason::Internal)); // 6
     if matches!(packet.fragment.part, Part::First)
         && matches!(verdict, Verdict::Allow(_))
         && endpoint.is_isolated(hook.direction)
@@ -235,6 +259,30 @@ fn decide_ip<const N: usize, M: Maps<N>>(
         remember_first_fragment(hook, packet, maps);
     }
     verdict
+}
+
+/// The verdict on the ICMP error `packet`, which no rule allows as it is.
+#[inline(always)]
+fn by_quote<const N: usize, M: Maps<N>>(
+    hook: &Hook,
+    endpoint: &Endpoint,
+    packet: &Packet<N>,
+    quoted: &Quoted<N>,
+    maps: &M,
+) -> Verdict {
+    if let Some(reason) = quoted.transport.problem {
+        return Verdict::Deny(reason);
+    }
+    // An error goes to whom the quoted packet came from.
+    if quoted.source != packet.destination {
+        return Verdict::Deny(NotAllowed);
+    }
+    let remote = match hook.direction {
+        Direction::Ingress => &quoted.destination,
+        Direction::Egress => &quoted.source,
+    };
+    let (protocol, transport) = (quoted.protocol, &quoted.transport);
+    maps.judge_quoted(hook, &Asked { endpoint, remote, protocol, transport })
 }
 
 /// The pod's end and the other one.

@@ -414,21 +414,24 @@ impl Last {
             None => 0,
             Some(reason) => reason as u64 + 1,
         };
-        // Offsets are below 4096: behind one of 256 bytes, no header is followed.
-        (self.offset as u64) << 32
-            | (self.fragment_at as u64) << 16
-            | problem << 8
-            | self.protocol as u64
+        (self.offset as u64 & Self::OFFSET)
+            | (self.fragment_at as u64 & Self::OFFSET) << 16
+            | problem << 40
+            | (self.protocol as u64) << 32
     }
+
+    /// Offsets have twelve bits: behind one above 256, no header is followed, and none is longer
+    /// than 2,048 bytes. The verifier takes the mask for a bound.
+    const OFFSET: u64 = 0xfff;
 
     /// From such a number.
     #[inline(always)]
     pub const fn unpack(packed: u64) -> Self {
-        let problem = (packed >> 8) as u8;
+        let problem = (packed >> 40) as u8;
         Self {
-            protocol: packed as u8,
-            offset: (packed >> 32) as u16 as usize,
-            fragment_at: (packed >> 16) as u16 as usize,
+            protocol: (packed >> 32) as u8,
+            offset: (packed & Self::OFFSET) as usize,
+            fragment_at: (packed >> 16 & Self::OFFSET) as usize,
             problem: match problem {
                 0 => None,
                 number => match DropReason::from_number(number - 1) {

@@ -55,6 +55,22 @@ impl Verdict {
         }
     }
 
+    /// The verdict of a counter column; `None` where the column has none.
+    #[inline(always)]
+    pub const fn from_column(column: u32) -> Option<Self> {
+        if column < DROP_COLUMNS_START {
+            match AllowReason::from_number(column as u8) {
+                Some(reason) => Some(Self::Allow(reason)),
+                None => None,
+            }
+        } else {
+            match DropReason::from_number((column - DROP_COLUMNS_START) as u8) {
+                Some(reason) => Some(Self::Deny(reason)),
+                None => None,
+            }
+        }
+    }
+
     /// Whether the packet goes on.
     pub const fn is_allow(self) -> bool {
         matches!(self, Self::Allow(_))
@@ -180,8 +196,10 @@ mod tests {
         let allow = AllowReason::ALL.iter().map(|r| Verdict::Allow(*r).column());
         let deny = DropReason::ALL.iter().map(|r| Verdict::Deny(*r).column());
         let mut seen = [false; COLUMNS as usize];
+        assert_eq!(Verdict::from_column(COLUMNS - 1), None);
         for column in allow.chain(deny) {
             assert!(!core::mem::replace(&mut seen[column as usize], true));
+            assert_eq!(Verdict::from_column(column).map(Verdict::column), Some(column));
         }
     }
 }

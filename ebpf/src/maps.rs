@@ -9,11 +9,12 @@ use aya_ebpf::{
 };
 use bulkhead_common::{
     abi,
-    decide::{self, Maps},
+    decide::{self, Asked, Hook, Maps},
     event::Event,
     key::{Address, FlowKey, FragmentKey, Ipv4, Ipv6, Port, RuleKey},
+    packet::{Ending, Role, Transport},
     value::{AnswerBucket, Counter, Endpoint, Flow, Fragment, Peer, PortRange, PortSet},
-    verdict::{Direction, Verdict},
+    verdict::{Direction, DropReason, Verdict},
 };
 
 const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
@@ -48,6 +49,8 @@ static FRAGMENTS_V6: LruHashMap<FragmentKey<16>, Fragment, { abi::FRAGMENTS as u
     LruHashMap::new();
 #[btf_map]
 static FLOWS_MADE: PerCpuArray<u64, 2> = PerCpuArray::new();
+#[btf_map]
+static ASKED: PerCpuArray<Record, 1> = PerCpuArray::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<Counter, { abi::COUNTERS as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -196,12 +199,103 @@ extern "C" fn rule_allows(policy_set: u32, identity: u32, protocol: u32, port: u
     u32::from(decide::allows_in::<4, _>(&Tables::<false>, &key, protocol as u8, port))
 }
 
+/// What a packet asks of policy, between two functions of one program.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Record {
+    remote: [u32; 4],
+    source_port: Port,
+    destination_port: Port,
+    protocol: u8,
+    role: u8,
+    ending: u8,
+    unused: u8,
+}
+
+/// Leaves what a packet asks to a global function, which has its verdict: so the verifier goes
+/// through rules and flows once, and not for each way that headers can be read.
+#[inline(always)]
+fn hand_on<const N: usize>(
+    asked: &Asked<'_, N>,
+    hook: &Hook,
+    judge: impl FnOnce(u32, u32, u32) -> u32,
+    is_quoted: bool,
+) -> Verdict {
+    let Some(record) = ASKED.get_ptr_mut(0) else {
+        return Verdict::Deny(DropReason::Internal);
+    };
+    let Transport { source_port, destination_port, role, ending, .. } = *asked.transport;
+    let word = |index| asked.remote.word(index);
+    // SAFETY: this CPU's own slot; no other packet is judged on this CPU until this one is.
+    unsafe {
+        *record = Record {
+            remote: [word(0), word(1), word(2), word(3)],
+            source_port,
+            destination_port,
+            protocol: asked.protocol,
+            role: role as u8,
+            ending: ending as u8,
+            unused: 0,
+        };
+    }
+    let column = judge(hook.ifindex, hook.direction as u32, is_quoted.into());
+    Verdict::from_column(column).unwrap_or(Verdict::Deny(DropReason::Internal))
+}
+
+/// The other side of [`hand_on`]; the counter column of the verdict.
+#[inline(always)]
+fn take_over<const N: usize>(ifindex: u32, direction: u32, is_quoted: u32) -> u32
+where
+    Tables<true>: Maps<N>,
+{
+    let (Some(record), Some(endpoint)) = (ASKED.get_ptr_mut(0), endpoint(ifindex)) else {
+        return Verdict::Deny(DropReason::Internal).column();
+    };
+    let direction =
+        if direction == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress };
+    let hook =
+        Hook { direction, ifindex, from_own_node: false, from_itself: false, vlan_tagged: false };
+    // SAFETY: this CPU's own slot, which `hand_on` has filled.
+    let Record {
+        remote: [a, b, c, d], source_port, destination_port, protocol, role, ending, ..
+    } = unsafe { *record };
+    let remote = Address::<N>::from_words(|index| [a, b, c, d].get(index).copied().unwrap_or(0));
+    let transport = Transport {
+        source_port,
+        destination_port,
+        role: Role::from_number(role),
+        ending: Ending::from_number(ending),
+        ..Transport::ALONE
+    };
+    let asked = Asked { endpoint, remote: &remote, protocol, transport: &transport };
+    let verdict = if is_quoted == 0 {
+        decide::judge(&Tables::<true>, &hook, &asked)
+    } else {
+        decide::judge_quoted(&Tables::<true>, &hook, &asked)
+    };
+    verdict.column()
+}
+
+// SAFETY: nothing else in the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_v4(ifindex: u32, direction: u32, is_quoted: u32) -> u32 {
+    take_over::<4>(ifindex, direction, is_quoted)
+}
+
+// SAFETY: nothing else in the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_v6(ifindex: u32, direction: u32, is_quoted: u32) -> u32 {
+    take_over::<16>(ifindex, direction, is_quoted)
+}
+
 /// The maps as `decide` asks for them; with `CALLS`, by way of global functions where there are
 /// some.
 pub(crate) struct Tables<const CALLS: bool>;
 
 macro_rules! maps {
-    ($n:literal, $family:literal, $identity:ident($($word:literal),+), $peers:ident, $cidrs:ident, $flows:ident, $fragments:ident) => {
+    ($n:literal, $family:literal, $judge:ident, $identity:ident($($word:literal),+), $peers:ident, $cidrs:ident, $flows:ident, $fragments:ident) => {
         impl<const CALLS: bool> Maps<$n> for Tables<CALLS> {
             #[inline(always)]
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
@@ -246,6 +340,16 @@ macro_rules! maps {
             }
 
             #[inline(always)]
+            fn judge(&self, hook: &Hook, asked: &Asked<'_, $n>) -> Verdict {
+                hand_on(asked, hook, |a, b, c| $judge(a, b, c), false)
+            }
+
+            #[inline(always)]
+            fn judge_quoted(&self, hook: &Hook, quoted: &Asked<'_, $n>) -> Verdict {
+                hand_on(quoted, hook, |a, b, c| $judge(a, b, c), true)
+            }
+
+            #[inline(always)]
             fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {
                 // SAFETY: copied out at once. Another CPU may replace the flow meanwhile: each of
                 // its fields is still one that was written for this key or a later one.
@@ -286,5 +390,5 @@ macro_rules! maps {
         }
     };
 }
-maps!(4, 0, identity_v4(0), PEERS_V4, CIDRS_V4, FLOWS_V4, FRAGMENTS_V4);
-maps!(16, 1, identity_v6(0, 1, 2, 3), PEERS_V6, CIDRS_V6, FLOWS_V6, FRAGMENTS_V6);
+maps!(4, 0, judge_v4, identity_v4(0), PEERS_V4, CIDRS_V4, FLOWS_V4, FRAGMENTS_V4);
+maps!(16, 1, judge_v6, identity_v6(0, 1, 2, 3), PEERS_V6, CIDRS_V6, FLOWS_V6, FRAGMENTS_V6);

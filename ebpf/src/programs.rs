@@ -21,23 +21,19 @@ use crate::{
 /// Packets to the pod: the egress hook of the host-side veth.
 #[classifier]
 fn to_pod(ctx: TcContext) -> i32 {
-    act(&ctx, Direction::Ingress)
+    act(&ctx, Direction::Ingress, glance::<TO_POD>(&ctx))
 }
 
 /// Packets from the pod: the ingress hook of the host-side veth.
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
-    act(&ctx, Direction::Egress)
+    act(&ctx, Direction::Egress, glance::<FROM_POD>(&ctx))
 }
 
-/// Most packets are judged right here, by look-ups; the others by [`judge`].
+/// What is to become of a packet, which [`glance`] has looked at.
 #[inline(always)]
-fn act(ctx: &TcContext, direction: Direction) -> i32 {
-    let reason = match glance(ctx, direction) {
-        Some(Verdict::Allow(_)) => PASSES,
-        Some(Verdict::Deny(reason)) => reason as u32,
-        None => judge(ctx.skb.skb, direction as u32),
-    };
+fn act(ctx: &TcContext, direction: Direction, seen: u32) -> i32 {
+    let reason = if seen == UNDECIDED { judge(ctx.skb.skb, direction as u32) } else { seen };
     match reason {
         // Other programs at this hook still run.
         PASSES => TC_ACT_UNSPEC,
@@ -45,8 +41,12 @@ fn act(ctx: &TcContext, direction: Direction) -> i32 {
     }
 }
 
+const TO_POD: u32 = Direction::Ingress as u32;
+const FROM_POD: u32 = Direction::Egress as u32;
 /// What [`judge`] returns for a packet that passes: the number of no drop reason.
 const PASSES: u32 = u8::MAX as u32;
+/// What [`glance`] returns where it has no verdict.
+const UNDECIDED: u32 = PASSES + 1;
 
 /// The agent sets it to have every packet judged, and logged, by [`judge`].
 #[unsafe(no_mangle)]
@@ -54,9 +54,19 @@ const PASSES: u32 = u8::MAX as u32;
 // SAFETY: nothing else in the object has this name.
 static JUDGE_ALL: u8 = 0;
 
-/// The verdict on a packet of the common kind, counted; `None` if it is not to be had at a glance.
+/// Judges a packet of the common kind by look-ups, and counts it: its drop reason, [`PASSES`], or
+/// [`UNDECIDED`] if that cannot be told at a glance.
+#[inline(never)]
+fn glance<const DIRECTION: u32>(ctx: &TcContext) -> u32 {
+    match verdict_at_a_glance(ctx, direction_of(DIRECTION)) {
+        Some(Verdict::Allow(_)) => PASSES,
+        Some(Verdict::Deny(reason)) => reason as u32,
+        None => UNDECIDED,
+    }
+}
+
 #[inline(always)]
-fn glance(ctx: &TcContext, direction: Direction) -> Option<Verdict> {
+fn verdict_at_a_glance(ctx: &TcContext, direction: Direction) -> Option<Verdict> {
     let frame = Frame::again(ctx);
     let endpoint = maps::endpoint(frame.ifindex())?;
     let hook = frame.hook(direction, endpoint.counters);

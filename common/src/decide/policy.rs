@@ -4,7 +4,7 @@ use super::{Hook, Maps};
 use crate::{
     abi, flow,
     key::{Address, FlowKey, Port, RuleKey},
-    packet::{Packet, Quoted, Role, Transport},
+    packet::{Role, Transport},
     value::{
         Endpoint, Flow, IDENTITY_NODE, IDENTITY_NONE, Peer, PortRange, PortSet,
         flags::{ASKS_CIDRS, SECOND_IDENTITY},
@@ -12,7 +12,7 @@ use crate::{
     verdict::{
         AllowReason::{self, NotIsolated, OwnNode, Related, Reply, Rule},
         Direction,
-        DropReason::{FlowRevoked, NotAllowed},
+        DropReason::{self, FlowRevoked, NotAllowed},
         Verdict,
     },
 };
@@ -21,12 +21,16 @@ use crate::{
 const SEARCH_STEPS: u32 = abi::PORT_RANGES.ilog2() + 1;
 
 /// A packet, as policy sees it.
-#[derive(Clone, Copy)]
-pub(super) struct Asked<'a, const N: usize> {
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) remote: &'a Address<N>,
-    pub(super) protocol: u8,
-    pub(super) transport: &'a Transport,
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a, const N: usize> {
+    /// Whose policy it is.
+    pub endpoint: &'a Endpoint,
+    /// The other end.
+    pub remote: &'a Address<N>,
+    /// The protocol of the transport header.
+    pub protocol: u8,
+    /// What that header says.
+    pub transport: &'a Transport,
 }
 
 /// What rules and flows say.
@@ -42,7 +46,7 @@ pub(super) struct Asked<'a, const N: usize> {
 ///
 /// Without `WRITES` no flow entry is touched; where one would have to be, the result is `None`.
 #[inline(always)]
-pub(super) fn by_policy<const N: usize, const WRITES: bool, M: Maps<N>>(
+pub(super) fn by_policy<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
     hook: &Hook,
     asked: &Asked<'_, N>,
     maps: &M,
@@ -70,7 +74,7 @@ pub(super) fn by_policy<const N: usize, const WRITES: bool, M: Maps<N>>(
 
 /// Why the endpoint's rules allow traffic in `direction` with `port` at its destination, or `None`.
 #[inline(always)]
-fn by_rules<const N: usize, M: Maps<N>>(
+fn by_rules<const N: usize, M: Maps<N> + ?Sized>(
     asked: &Asked<'_, N>,
     direction: Direction,
     port: Port,
@@ -185,7 +189,7 @@ pub fn is_in_ranges(
 /// A packet that continues something unknown is taken for the opener's, so that a lost entry heals;
 /// but not where its replies pass by rules anyway: then it may as well be a reply itself.
 #[inline(always)]
-fn remember<const N: usize, const WRITES: bool, M: Maps<N>>(
+fn remember<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
     hook: &Hook,
     asked: &Asked<'_, N>,
     maps: &M,
@@ -218,7 +222,11 @@ fn remember<const N: usize, const WRITES: bool, M: Maps<N>>(
 
 /// Whether the replies to a packet pass without a flow entry.
 #[inline(always)]
-fn needs_no_flow<const N: usize, M: Maps<N>>(hook: &Hook, asked: &Asked<'_, N>, maps: &M) -> bool {
+fn needs_no_flow<const N: usize, M: Maps<N> + ?Sized>(
+    hook: &Hook,
+    asked: &Asked<'_, N>,
+    maps: &M,
+) -> bool {
     let opposite = hook.direction.opposite();
     by_rules(asked, opposite, asked.transport.source_port, maps).is_some()
         || is_node(maps.identity(asked.remote, asked.endpoint.flags))
@@ -226,7 +234,7 @@ fn needs_no_flow<const N: usize, M: Maps<N>>(hook: &Hook, asked: &Asked<'_, N>, 
 
 /// The verdict on a packet that rules deny. `None`: none without `WRITES`.
 #[inline(always)]
-fn by_flow<const N: usize, const WRITES: bool, M: Maps<N>>(
+fn by_flow<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
     hook: &Hook,
     asked: &Asked<'_, N>,
     maps: &M,
@@ -262,50 +270,38 @@ fn by_flow<const N: usize, const WRITES: bool, M: Maps<N>>(
     Some(Verdict::Allow(Reply))
 }
 
-/// The verdict on an ICMP error, by the packet that it quotes.
-///
-/// 1. The pod is not isolated, or a rule allows the message as it is.
-/// 2. The quoted packet was sent to whom the error goes, and its flow is known: the rules of whoever
-///    opened it decide.
-/// 3. Its flow is not known: it may be a reply, which no entry is kept for where the pod is free to
-///    send. Then the rules decide that let its flow in.
+/// What rules and flows say of a packet; flow entries are written.
 #[inline(always)]
-pub(super) fn by_quote<const N: usize, M: Maps<N>>(
+pub fn judge<const N: usize, M: Maps<N> + ?Sized>(
+    maps: &M,
     hook: &Hook,
     asked: &Asked<'_, N>,
-    packet: &Packet<N>,
-    quoted: &Quoted<N>,
+) -> Verdict {
+    // With leave to write, there is always a verdict.
+    by_policy::<N, true, M>(hook, asked, maps).unwrap_or(Verdict::Deny(DropReason::Internal))
+}
+
+/// What they say of an ICMP error about the packet `quoted`, whose sender is to get it.
+///
+/// 1. The flow of the quoted packet is known: the rules of whoever opened it decide.
+/// 2. It is not known: the packet may be a reply, which no entry is kept for where the other
+///    direction is free. Then the rules decide that let its flow in.
+#[inline(always)]
+pub fn judge_quoted<const N: usize, M: Maps<N> + ?Sized>(
     maps: &M,
+    hook: &Hook,
+    quoted: &Asked<'_, N>,
 ) -> Verdict {
     let direction = hook.direction;
-    if let Some(reason) = by_rules(asked, direction, asked.transport.destination_port, maps) {
-        return Verdict::Allow(reason); // 1
-    }
-    if let Some(reason) = quoted.transport.problem {
-        return Verdict::Deny(reason);
-    }
-    if quoted.source != packet.destination {
-        return Verdict::Deny(NotAllowed);
-    }
-    let remote = match direction {
-        Direction::Ingress => &quoted.destination,
-        Direction::Egress => &quoted.source,
-    };
-    let about = Asked {
-        endpoint: asked.endpoint,
-        remote,
-        protocol: quoted.protocol,
-        transport: &quoted.transport,
-    };
-    let key = about.flow_key(&Hook { direction: direction.opposite(), ..*hook });
-    let known = maps.flow(&key).filter(|flow| flow.is_live(about.protocol, maps.now_ns()));
-    let opener = known.map_or(direction, |flow| flow.opener()); // 2, 3
+    let key = quoted.flow_key(&Hook { direction: direction.opposite(), ..*hook });
+    let known = maps.flow(&key).filter(|flow| flow.is_live(quoted.protocol, maps.now_ns()));
+    let opener = known.map_or(direction, |flow| flow.opener()); // 1, 2
     let port = if opener as u8 == direction as u8 {
-        about.transport.source_port
+        quoted.transport.source_port
     } else {
-        about.transport.destination_port
+        quoted.transport.destination_port
     };
-    match (by_rules(&about, opener, port, maps), known) {
+    match (by_rules(quoted, opener, port, maps), known) {
         (Some(_), _) => Verdict::Allow(Related),
         (None, Some(_)) => Verdict::Deny(FlowRevoked),
         (None, None) => Verdict::Deny(NotAllowed),

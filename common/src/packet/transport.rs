@@ -101,7 +101,8 @@ impl Role {
             1 => Self::Continues,
             2 => Self::Either,
             3 => Self::Answers,
-            // Errors and neighbour discovery do not come in fragments.
+            6 => Self::Reports,
+            // Neighbour discovery is not for policy to judge.
             _ => Self::Alone,
         }
     }
@@ -109,17 +110,31 @@ impl Role {
 
 /// What a packet does to the life of its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Ending {
     /// Nothing.
-    None,
+    None = 0,
     /// Its sender will send no more data: TCP FIN, SCTP SHUTDOWN.
-    Finish,
+    Finish = 1,
     /// The flow is over: TCP RST, SCTP ABORT and SHUTDOWN COMPLETE.
-    Reset,
+    Reset = 2,
+}
+
+impl Ending {
+    /// From its number.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Finish,
+            2 => Self::Reset,
+            _ => Self::None,
+        }
+    }
 }
 
 impl Transport {
-    const ALONE: Self = Self {
+    /// Of a protocol without ports.
+    pub const ALONE: Self = Self {
         source_port: Port([0; 2]),
         destination_port: Port([0; 2]),
         role: Role::Alone,
