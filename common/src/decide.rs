@@ -250,7 +250,7 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     let asked = Asked { endpoint, remote, protocol, transport };
     let verdict = maps.judge(hook, &asked); // 6
     if matches!(transport.role, Role::Reports) && matches!(verdict, Verdict::Deny(_)) {
-        return by_quote(hook, endpoint, packet, &quoted(packet), maps); // 6
+        return by_quote(hook, endpoint, packet, &quoted, maps); // 6
     }
     if matches!(packet.fragment.part, Part::First)
         && matches!(verdict, Verdict::Allow(_))
@@ -262,14 +262,15 @@ fn decide_ip<const N: usize, M: Maps<N>>(
 }
 
 /// The verdict on the ICMP error `packet`, which no rule allows as it is.
-#[inline(always)]
+#[inline(never)]
 fn by_quote<const N: usize, M: Maps<N>>(
     hook: &Hook,
     endpoint: &Endpoint,
     packet: &Packet<N>,
-    quoted: &Quoted<N>,
+    quoted: &impl Fn(&Packet<N>) -> Quoted<N>,
     maps: &M,
 ) -> Verdict {
+    let quoted = &quoted(packet);
     if let Some(reason) = quoted.transport.problem {
         return Verdict::Deny(reason);
     }
@@ -312,7 +313,7 @@ fn first_fragment<const N: usize, M: Maps<N>>(
     if maps.now_ns().saturating_sub(first.seen_ns) > limit {
         return None;
     }
-    let transport = if packet.fragment.offset < usize::from(first.covered) {
+    let transport = if packet.fragment.offset < first.covered {
         Transport::unreadable(Malformed)
     } else {
         Transport {
@@ -331,12 +332,12 @@ fn first_fragment<const N: usize, M: Maps<N>>(
 fn remember_first_fragment<const N: usize, M: Maps<N>>(hook: &Hook, packet: &Packet<N>, maps: &M) {
     let transport = &packet.transport;
     // Headers are read within 256 bytes of a frame.
-    let covered = packet.transport_offset + transport.header_len - packet.fragment.start;
+    let end = packet.transport_offset as u16 + transport.header_len;
     let fragment = Fragment {
         seen_ns: maps.now_ns(),
         source_port: transport.source_port,
         destination_port: transport.destination_port,
-        covered: covered as u16,
+        covered: end.saturating_sub(packet.fragment.start),
         protocol: packet.protocol,
         role: transport.role as u8,
     };

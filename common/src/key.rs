@@ -40,12 +40,14 @@ impl<const N: usize> Address<N> {
 
     /// Of its words.
     #[inline(always)]
+    #[expect(unsafe_code, reason = "the compiler would write the array byte by byte")]
     pub fn from_words(word: impl Fn(usize) -> u32) -> Self {
-        let mut bytes = [0; N];
-        for (index, four) in bytes.chunks_exact_mut(4).enumerate() {
-            four.copy_from_slice(&word(index).to_ne_bytes());
+        let mut address = Self::ZERO;
+        for index in 0..N / 4 {
+            // SAFETY: the index is inside of the array, `repr(align(4))` aligns it.
+            unsafe { (&raw mut address).cast::<u32>().add(index).write(word(index)) };
         }
-        Self(bytes)
+        address
     }
 }
 

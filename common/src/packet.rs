@@ -224,16 +224,18 @@ pub struct Fragment {
     /// The identification that all fragments of a datagram share; zero where it is whole.
     pub identification: u32,
     /// Where its bytes lie in the datagram's fragmentable part, in bytes.
-    pub offset: usize,
+    pub offset: u16,
     /// Where the fragmentable part starts in the frame, in bytes.
-    pub start: usize,
+    pub start: u16,
 }
 
 impl Fragment {
     const NONE: Self = Self { part: Part::Whole, identification: 0, offset: 0, start: 0 };
 
     #[inline(always)]
-    const fn new(offset: usize, more: bool, identification: u32, start: usize) -> Self {
+    const fn new(offset: u16, more: bool, identification: u32, start: usize) -> Self {
+        // Headers are followed within the first bytes of a frame.
+        let start = start as u16;
         match (offset, more) {
             (0, false) => Self::NONE,
             (0, true) => Self { part: Part::First, identification, offset, start },
@@ -308,7 +310,7 @@ pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {
     let transport_len = total_len - header_len;
     let flags_offset = u16::from_be_bytes(header.flags_offset);
     let fragment = Fragment::new(
-        usize::from(flags_offset & 0x1fff) * 8,
+        (flags_offset & 0x1fff) << 3,
         flags_offset & 0x2000 != 0,
         u16::from_be_bytes(header.identification).into(),
         transport_offset,
@@ -451,7 +453,7 @@ fn fragment_at<B: Bytes + ?Sized>(frame: &B, offset: usize) -> Fragment {
     };
     let offset_flags = u16::from_be_bytes(header.third_fourth);
     Fragment::new(
-        usize::from(offset_flags & 0xfff8),
+        offset_flags & 0xfff8,
         offset_flags & 1 != 0,
         u32::from_be_bytes(header.rest),
         offset + size_of::<ExtensionHeader>(),

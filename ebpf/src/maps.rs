@@ -218,8 +218,7 @@ struct Record {
 fn hand_on<const N: usize>(
     asked: &Asked<'_, N>,
     hook: &Hook,
-    judge: impl FnOnce(u32, u32, u32) -> u32,
-    is_quoted: bool,
+    judge: impl FnOnce(u32, u32) -> u32,
 ) -> Verdict {
     let Some(record) = ASKED.get_ptr_mut(0) else {
         return Verdict::Deny(DropReason::Internal);
@@ -238,16 +237,17 @@ fn hand_on<const N: usize>(
             unused: 0,
         };
     }
-    let column = judge(hook.ifindex, hook.direction as u32, is_quoted.into());
+    let column = judge(hook.ifindex, hook.direction as u32);
     Verdict::from_column(column).unwrap_or(Verdict::Deny(DropReason::Internal))
 }
 
 /// The other side of [`hand_on`]; the counter column of the verdict.
 #[inline(always)]
-fn take_over<const N: usize>(ifindex: u32, direction: u32, is_quoted: u32) -> u32
-where
-    Tables<true>: Maps<N>,
-{
+fn take_over<const N: usize>(
+    ifindex: u32,
+    direction: u32,
+    judge: impl FnOnce(&Tables<true>, &Hook, &Asked<'_, N>) -> Verdict,
+) -> u32 {
     let (Some(record), Some(endpoint)) = (ASKED.get_ptr_mut(0), endpoint(ifindex)) else {
         return Verdict::Deny(DropReason::Internal).column();
     };
@@ -255,11 +255,11 @@ where
         if direction == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress };
     let hook =
         Hook { direction, ifindex, from_own_node: false, from_itself: false, vlan_tagged: false };
-    // SAFETY: this CPU's own slot, which `hand_on` has filled.
-    let Record {
-        remote: [a, b, c, d], source_port, destination_port, protocol, role, ending, ..
-    } = unsafe { *record };
-    let remote = Address::<N>::from_words(|index| [a, b, c, d].get(index).copied().unwrap_or(0));
+    // SAFETY: this CPU's own slot, which `hand_on` has filled and nobody writes meanwhile.
+    let record = unsafe { &*record };
+    let Record { source_port, destination_port, protocol, role, ending, .. } = *record;
+    // SAFETY: the record has room for the longer kind of address, aligned alike, of plain bytes.
+    let remote = unsafe { &*(&raw const record.remote).cast::<Address<N>>() };
     let transport = Transport {
         source_port,
         destination_port,
@@ -267,27 +267,36 @@ where
         ending: Ending::from_number(ending),
         ..Transport::ALONE
     };
-    let asked = Asked { endpoint, remote: &remote, protocol, transport: &transport };
-    let verdict = if is_quoted == 0 {
-        decide::judge(&Tables::<true>, &hook, &asked)
-    } else {
-        decide::judge_quoted(&Tables::<true>, &hook, &asked)
-    };
-    verdict.column()
+    let asked = Asked { endpoint, remote, protocol, transport: &transport };
+    judge(&Tables, &hook, &asked).column()
 }
 
 // SAFETY: nothing else in the object has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_v4(ifindex: u32, direction: u32, is_quoted: u32) -> u32 {
-    take_over::<4>(ifindex, direction, is_quoted)
+extern "C" fn judge_v4(ifindex: u32, direction: u32) -> u32 {
+    take_over::<4>(ifindex, direction, decide::judge)
 }
 
 // SAFETY: nothing else in the object has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_v6(ifindex: u32, direction: u32, is_quoted: u32) -> u32 {
-    take_over::<16>(ifindex, direction, is_quoted)
+extern "C" fn judge_v6(ifindex: u32, direction: u32) -> u32 {
+    take_over::<16>(ifindex, direction, decide::judge)
+}
+
+// SAFETY: nothing else in the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_quoted_v4(ifindex: u32, direction: u32) -> u32 {
+    take_over::<4>(ifindex, direction, decide::judge_quoted)
+}
+
+// SAFETY: nothing else in the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_quoted_v6(ifindex: u32, direction: u32) -> u32 {
+    take_over::<16>(ifindex, direction, decide::judge_quoted)
 }
 
 /// The maps as `decide` asks for them; with `CALLS`, by way of global functions where there are
@@ -295,7 +304,7 @@ extern "C" fn judge_v6(ifindex: u32, direction: u32, is_quoted: u32) -> u32 {
 pub(crate) struct Tables<const CALLS: bool>;
 
 macro_rules! maps {
-    ($n:literal, $family:literal, $judge:ident, $identity:ident($($word:literal),+), $peers:ident, $cidrs:ident, $flows:ident, $fragments:ident) => {
+    ($n:literal, $family:literal, $judge:ident, $judge_quoted:ident, $identity:ident($($word:literal),+), $peers:ident, $cidrs:ident, $flows:ident, $fragments:ident) => {
         impl<const CALLS: bool> Maps<$n> for Tables<CALLS> {
             #[inline(always)]
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
@@ -341,12 +350,12 @@ macro_rules! maps {
 
             #[inline(always)]
             fn judge(&self, hook: &Hook, asked: &Asked<'_, $n>) -> Verdict {
-                hand_on(asked, hook, |a, b, c| $judge(a, b, c), false)
+                hand_on(asked, hook, |ifindex, direction| $judge(ifindex, direction))
             }
 
             #[inline(always)]
             fn judge_quoted(&self, hook: &Hook, quoted: &Asked<'_, $n>) -> Verdict {
-                hand_on(quoted, hook, |a, b, c| $judge(a, b, c), true)
+                hand_on(quoted, hook, |ifindex, direction| $judge_quoted(ifindex, direction))
             }
 
             #[inline(always)]
@@ -390,5 +399,15 @@ macro_rules! maps {
         }
     };
 }
-maps!(4, 0, judge_v4, identity_v4(0), PEERS_V4, CIDRS_V4, FLOWS_V4, FRAGMENTS_V4);
-maps!(16, 1, judge_v6, identity_v6(0, 1, 2, 3), PEERS_V6, CIDRS_V6, FLOWS_V6, FRAGMENTS_V6);
+maps!(4, 0, judge_v4, judge_quoted_v4, identity_v4(0), PEERS_V4, CIDRS_V4, FLOWS_V4, FRAGMENTS_V4);
+maps!(
+    16,
+    1,
+    judge_v6,
+    judge_quoted_v6,
+    identity_v6(0, 1, 2, 3),
+    PEERS_V6,
+    CIDRS_V6,
+    FLOWS_V6,
+    FRAGMENTS_V6
+);

@@ -127,19 +127,32 @@ extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
         }
     };
     maps::count(endpoint.counters, direction, verdict, frame.wire_len());
-    // Switched off, the verifier removes this.
-    debug!(
-        ctx,
-        "interface {}, direction {}: verdict {}, {} bytes",
-        hook.ifindex,
-        direction as u32,
-        verdict.column(),
-        frame.wire_len()
-    );
+    if is_set(&JUDGE_ALL) {
+        log(skb, direction as u32, verdict.column());
+    }
     match verdict {
         Verdict::Allow(_) => PASSES,
         Verdict::Deny(reason) => reason as u32,
     }
+}
+
+/// Logs a verdict by its counter column. Switched off, the verifier removes what is in it.
+#[expect(unsafe_code, reason = "the name makes it a global function")]
+// SAFETY: nothing else in the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn log(skb: *mut __sk_buff, direction: u32, column: u32) -> u32 {
+    let ctx = &TcContext::new(skb);
+    let frame = Frame::again(ctx);
+    debug!(
+        ctx,
+        "interface {}, direction {}: verdict {}, {} bytes",
+        frame.ifindex(),
+        direction,
+        column,
+        frame.wire_len()
+    );
+    0
 }
 
 /// Reports and answers a denied packet; what is to become of it.

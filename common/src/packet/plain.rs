@@ -5,7 +5,7 @@
 
 use super::{
     Bytes, ETHERNET_LEN, Ethertype, Fragment, Ipv4Header, Ipv6Header, Packet, header, protocol,
-    transport::{FirstBytes, Role, TcpRest, Transport, tcp_ending, tcp_role},
+    transport::{FIRST_LEN, FirstBytes, Role, TcpRest, Transport, tcp_ending, tcp_role},
 };
 
 header! {
@@ -95,14 +95,14 @@ fn transport<B: Bytes>(
             let least = size_of::<FirstBytes>() + size_of::<TcpRest>();
             (header_len >= least && header_len <= len).then(|| Transport {
                 ending: tcp_ending(flags),
-                ..Transport::with_ports(first, tcp_role(flags), header_len)
+                ..Transport::with_ports(first, tcp_role(flags), header_len as u16)
             })
         }
         protocol::UDP => {
             let length = usize::from(u16::from_be_bytes(first.third));
             let least = size_of::<FirstBytes>();
             (length >= least && length <= len)
-                .then(|| Transport::with_ports(first, Role::Either, least))
+                .then(|| Transport::with_ports(first, Role::Either, FIRST_LEN))
         }
         _ => None,
     }

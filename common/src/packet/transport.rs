@@ -38,6 +38,7 @@ header! {
     }
 }
 
+pub(super) const FIRST_LEN: u16 = 8;
 const TCP_LEN: usize = size_of::<FirstBytes>() + size_of::<TcpRest>();
 /// The common header, and the header of the chunk that every packet has.
 const SCTP_LEN: usize = 4 + size_of::<SctpRest>();
@@ -67,7 +68,7 @@ pub struct Transport {
     /// What it does to the flow's life.
     pub ending: Ending,
     /// Length of the header in bytes; of protocols that are not read, zero.
-    pub header_len: usize,
+    pub header_len: u16,
     /// Why nothing can be said of the header; every other field is empty then.
     pub problem: Option<DropReason>,
 }
@@ -191,7 +192,7 @@ impl Transport {
     pub(super) const fn quoted(icmp: u8, number: u8, first: &FirstBytes) -> Self {
         match number {
             protocol::TCP | protocol::UDP | protocol::SCTP => {
-                Self::with_ports(first, Role::Either, size_of::<FirstBytes>())
+                Self::with_ports(first, Role::Either, FIRST_LEN)
             }
             _ if number == icmp => Self::icmp(number, first, Part::Whole),
             _ => Self::ALONE,
@@ -212,7 +213,10 @@ impl Transport {
             return Self::unreadable(DropReason::Truncated);
         }
         let [flags] = rest.flags;
-        Self { ending: tcp_ending(flags), ..Self::with_ports(first, tcp_role(flags), header_len) }
+        Self {
+            ending: tcp_ending(flags),
+            ..Self::with_ports(first, tcp_role(flags), header_len as u16)
+        }
     }
 
     #[inline(always)]
@@ -225,7 +229,7 @@ impl Transport {
         if !jumbo && (length < size_of::<FirstBytes>() || too_long) {
             return Self::unreadable(DropReason::Malformed);
         }
-        Self::with_ports(first, Role::Either, size_of::<FirstBytes>())
+        Self::with_ports(first, Role::Either, FIRST_LEN)
     }
 
     /// INIT, INIT ACK and SHUTDOWN COMPLETE are never bundled (RFC 9260, section 6.10), so that the
@@ -246,14 +250,14 @@ impl Transport {
             SCTP_ABORT | SCTP_SHUTDOWN_COMPLETE => Ending::Reset,
             _ => Ending::None,
         };
-        Self { ending, ..Self::with_ports(first, role, SCTP_LEN) }
+        Self { ending, ..Self::with_ports(first, role, SCTP_LEN as u16) }
     }
 
     #[inline(always)]
     const fn icmp(number: u8, first: &FirstBytes, part: Part) -> Self {
         let [kind, code] = first.first;
         let identifier = Port(first.third);
-        let message = Self { header_len: size_of::<FirstBytes>(), ..Self::ALONE };
+        let message = Self { header_len: FIRST_LEN, ..Self::ALONE };
         let whole = matches!(part, Part::Whole);
         match (number, kind, code) {
             (protocol::ICMP, ICMP_ECHO, 0) | (protocol::ICMPV6, ICMPV6_ECHO, 0) => {
@@ -274,7 +278,7 @@ impl Transport {
     }
 
     #[inline(always)]
-    pub(super) const fn with_ports(first: &FirstBytes, role: Role, header_len: usize) -> Self {
+    pub(super) const fn with_ports(first: &FirstBytes, role: Role, header_len: u16) -> Self {
         Self {
             source_port: Port(first.first),
             destination_port: Port(first.second),

@@ -17,7 +17,6 @@ fn kinds(net: Net) -> (&'static [u8], &'static [u8]) {
 
 struct Errors {
     net: Net,
-    direction: Direction,
     node: Node,
     /// What the friend or the pod sent to open the flow.
     asked: Frame,
@@ -33,7 +32,7 @@ impl Errors {
         let (from, to) = between(net, Ends::of(net).friend, direction);
         let asked = Frame::udp((from, 40000).into(), (to, 53).into());
         let answered = Frame::udp((to, 53).into(), (from, 40000).into());
-        Self { net, direction, node, asked, answered }
+        Self { net, node, asked, answered }
     }
 
     /// An error about a packet of `direction`, sent back by a router or by the pod itself.
