@@ -10,18 +10,18 @@ mod policy;
 
 use self::policy::{by_policy, is_node};
 use crate::{
-    key::{Address, FlowKey, FragmentKey, Port, RuleKey},
-    packet::{self, Bytes, Network, Packet, Part, Quoted, Role, Transport},
-    value::{Endpoint, Flow, Fragment, Peer, PortSet, flags},
+    key::{Address, FlowKey, Port, RuleKey},
+    packet::{self, Bytes, Network, Packet, Role},
+    value::{Endpoint, Flow, Peer, PortSet, flags},
     verdict::{
         AllowReason::{Itself, NeighbourDiscovery, NotIsolated, OwnNode},
         Direction,
-        DropReason::{self, Malformed, NotAllowed, SpoofedSource, VlanTagged},
+        DropReason::{self, SpoofedSource, VlanTagged},
         Verdict,
     },
 };
 
-pub use self::policy::{Asked, allows_in, identity_in, is_in_ranges, judge, judge_quoted};
+pub use self::policy::{Asked, allows_in, identity_in, is_in_ranges, judge};
 
 /// The maps, as one address family sees them.
 pub trait Maps<const N: usize> {
@@ -50,22 +50,10 @@ pub trait Maps<const N: usize> {
     fn judge(&self, hook: &Hook, asked: &Asked<'_, N>) -> Verdict {
         judge(self, hook, asked)
     }
-    /// The verdict on an ICMP error by the packet that it quotes: [`judge_quoted`].
-    #[inline(always)]
-    fn judge_quoted(&self, hook: &Hook, quoted: &Asked<'_, N>) -> Verdict {
-        judge_quoted(self, hook, quoted)
-    }
     /// Of `flows_v4` or `flows_v6`.
     fn flow(&self, key: &FlowKey<N>) -> Option<Flow>;
-    /// Makes a flow entry. One that could not be written heals with its next packet.
-    fn make_flow(&self, key: &FlowKey<N>, flow: &Flow);
-    /// Replaces a flow entry.
+    /// Creates or replaces a flow entry. One that could not be written heals with its next packet.
     fn set_flow(&self, key: &FlowKey<N>, flow: &Flow);
-    /// Of `fragments_v4` or `fragments_v6`.
-    fn fragment(&self, key: &FragmentKey<N>) -> Option<Fragment>;
-    /// Creates or replaces what a first fragment said. Where it could not be written, the others are
-    /// denied.
-    fn set_fragment(&self, key: &FragmentKey<N>, fragment: &Fragment);
     /// The monotonic clock, in nanoseconds.
     fn now_ns(&self) -> u64;
 }
@@ -84,11 +72,6 @@ pub struct Hook {
     /// A VLAN tag was taken off the frame already.
     pub vlan_tagged: bool,
 }
-
-/// How long the rest of a datagram is waited for: as long as Linux does (net.ipv4.ipfrag_time,
-/// net.ipv6.ip6frag_time).
-const FRAGMENT_V4_NS: u64 = 30_000_000_000;
-const FRAGMENT_V6_NS: u64 = 60_000_000_000;
 
 /// The verdict on a packet of the common kind ([`packet::plain_ipv4`]), if look-ups alone give it:
 /// nothing is written. `None` leaves it to [`decide`].
@@ -137,8 +120,7 @@ fn quick_ip<const N: usize, M: Maps<N>>(
 /// 3. ARP and neighbour discovery pass.
 /// 4. The pod sends from its own addresses only, and nothing whose source cannot be read.
 /// 5. The pod reaches itself, also by way of a translation on the node.
-/// 6. Rules and flows decide: see [`by_policy`]. A later fragment is judged as the packet that its
-///    first fragment was, an ICMP error by the packet that it quotes.
+/// 6. Rules and flows decide: see [`judge`].
 #[inline(always)]
 pub fn decide<B, M>(hook: &Hook, endpoint: &Endpoint, frame: &B, maps: &M) -> Verdict
 where
@@ -154,22 +136,17 @@ where
     match packet::network(frame) {
         Err(reason) => unaddressed(hook, endpoint, reason), // 2, 4
         Ok(Network::Arp) => Verdict::Allow(NeighbourDiscovery), // 3
-        Ok(Network::Ipv4) => decide_ipv4(hook, endpoint, frame, maps),
-        Ok(Network::Ipv6) => decide_ipv6(hook, endpoint, frame, maps),
+        Ok(Network::Ipv4) => of_column(decide_ipv4(hook, endpoint, frame, maps)),
+        Ok(Network::Ipv6) => of_column(decide_ipv6(hook, endpoint, frame, maps)),
     }
 }
 
-// Functions of their own in the programs, too, whose stacks are small.
+// Functions of their own in the programs, too, whose stacks are small. They return the verdict's
+// counter column: the verifier asks for a number in every return.
 
 #[inline(never)]
-fn decide_ipv4<B: Bytes, M: Maps<4>>(
-    hook: &Hook,
-    endpoint: &Endpoint,
-    frame: &B,
-    maps: &M,
-) -> Verdict {
-    let quoted = |packet: &_| packet::quoted_ipv4(frame, packet);
-    decide_ip(hook, endpoint, &endpoint.ipv4, &packet::parse_ipv4(frame), quoted, maps)
+fn decide_ipv4<B: Bytes, M: Maps<4>>(hook: &Hook, endpoint: &Endpoint, frame: &B, maps: &M) -> u32 {
+    decide_ip(hook, endpoint, &endpoint.ipv4, &packet::parse_ipv4(frame), maps).column()
 }
 
 #[inline(never)]
@@ -178,9 +155,13 @@ fn decide_ipv6<B: Bytes, M: Maps<16>>(
     endpoint: &Endpoint,
     frame: &B,
     maps: &M,
-) -> Verdict {
-    let quoted = |packet: &_| packet::quoted_ipv6(frame, packet);
-    decide_ip(hook, endpoint, &endpoint.ipv6, &packet::parse_ipv6(frame), quoted, maps)
+) -> u32 {
+    decide_ip(hook, endpoint, &endpoint.ipv6, &packet::parse_ipv6(frame), maps).column()
+}
+
+#[inline(always)]
+fn of_column(column: u32) -> Verdict {
+    Verdict::from_column(column).unwrap_or(Verdict::Deny(DropReason::Internal))
 }
 
 /// A packet without an address that could be read. A pod that is to send from its own addresses
@@ -209,7 +190,6 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     endpoint: &Endpoint,
     own: &Address<N>,
     packet: &Packet<N>,
-    quoted: impl Fn(&Packet<N>) -> Quoted<N>,
     maps: &M,
 ) -> Verdict {
     if let Some(reason) = packet.unaddressed {
@@ -235,55 +215,14 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     if hook.from_itself && (remote == own || is_node(maps.identity(remote, endpoint.flags))) {
         return Verdict::Allow(Itself); // 5
     }
-    let later = matches!(packet.fragment.part, Part::Later);
-    let remembered = if later { first_fragment(hook, packet, maps) } else { None };
-    let (protocol, transport) = match &remembered {
-        Some((number, transport)) => (*number, transport),
-        None => (packet.protocol, &packet.transport),
-    };
-    if let Some(reason) = transport.problem {
+    if let Some(reason) = packet.transport.problem {
         return unreadable(hook, endpoint, reason); // 2
     }
     if !own.is_zero() && local == own && remote == own {
         return Verdict::Allow(Itself); // 5
     }
-    let asked = Asked { endpoint, remote, protocol, transport };
-    let verdict = maps.judge(hook, &asked); // 6
-    if matches!(transport.role, Role::Reports) && matches!(verdict, Verdict::Deny(_)) {
-        return by_quote(hook, endpoint, packet, &quoted, maps); // 6
-    }
-    if matches!(packet.fragment.part, Part::First)
-        && matches!(verdict, Verdict::Allow(_))
-        && endpoint.is_isolated(hook.direction)
-    {
-        remember_first_fragment(hook, packet, maps);
-    }
-    verdict
-}
-
-/// The verdict on the ICMP error `packet`, which no rule allows as it is.
-#[inline(never)]
-fn by_quote<const N: usize, M: Maps<N>>(
-    hook: &Hook,
-    endpoint: &Endpoint,
-    packet: &Packet<N>,
-    quoted: &impl Fn(&Packet<N>) -> Quoted<N>,
-    maps: &M,
-) -> Verdict {
-    let quoted = &quoted(packet);
-    if let Some(reason) = quoted.transport.problem {
-        return Verdict::Deny(reason);
-    }
-    // An error goes to whom the quoted packet came from.
-    if quoted.source != packet.destination {
-        return Verdict::Deny(NotAllowed);
-    }
-    let remote = match hook.direction {
-        Direction::Ingress => &quoted.destination,
-        Direction::Egress => &quoted.source,
-    };
-    let (protocol, transport) = (quoted.protocol, &quoted.transport);
-    maps.judge_quoted(hook, &Asked { endpoint, remote, protocol, transport })
+    let (protocol, transport) = (packet.protocol, &packet.transport);
+    maps.judge(hook, &Asked { endpoint, remote, protocol, transport }) // 6
 }
 
 /// The pod's end and the other one.
@@ -295,63 +234,6 @@ const fn ends<'a, const N: usize>(
     match hook.direction {
         Direction::Ingress => (&packet.destination, &packet.source),
         Direction::Egress => (&packet.source, &packet.destination),
-    }
-}
-
-/// The protocol and the transport header that a later fragment belongs to, if its first one was
-/// allowed.
-///
-/// One that would write over that header is malformed (RFC 1858, section 4; RFC 5722).
-#[inline(always)]
-fn first_fragment<const N: usize, M: Maps<N>>(
-    hook: &Hook,
-    packet: &Packet<N>,
-    maps: &M,
-) -> Option<(u8, Transport)> {
-    let first = maps.fragment(&fragment_key(hook, packet))?;
-    let limit = if N == 4 { FRAGMENT_V4_NS } else { FRAGMENT_V6_NS };
-    if maps.now_ns().saturating_sub(first.seen_ns) > limit {
-        return None;
-    }
-    let transport = if packet.fragment.offset < first.covered {
-        Transport::unreadable(Malformed)
-    } else {
-        Transport {
-            source_port: first.source_port,
-            destination_port: first.destination_port,
-            role: Role::from_number(first.role),
-            ending: packet::Ending::None,
-            header_len: 0,
-            problem: None,
-        }
-    };
-    Some((first.protocol, transport))
-}
-
-#[inline(always)]
-fn remember_first_fragment<const N: usize, M: Maps<N>>(hook: &Hook, packet: &Packet<N>, maps: &M) {
-    let transport = &packet.transport;
-    // Headers are read within 256 bytes of a frame.
-    let end = packet.transport_offset as u16 + transport.header_len;
-    let fragment = Fragment {
-        seen_ns: maps.now_ns(),
-        source_port: transport.source_port,
-        destination_port: transport.destination_port,
-        covered: end.saturating_sub(packet.fragment.start),
-        protocol: packet.protocol,
-        role: transport.role as u8,
-    };
-    maps.set_fragment(&fragment_key(hook, packet), &fragment);
-}
-
-#[inline(always)]
-const fn fragment_key<const N: usize>(hook: &Hook, packet: &Packet<N>) -> FragmentKey<N> {
-    FragmentKey {
-        source: packet.source,
-        destination: packet.destination,
-        hook: hook.ifindex << 1 | hook.direction as u32,
-        identification: packet.fragment.identification,
-        protocol: if N == 4 { packet.protocol as u32 } else { 0 },
     }
 }
 

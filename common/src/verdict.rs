@@ -128,8 +128,6 @@ reasons! {
         Itself = 5 => "itself",
         /// It is the answer to a packet that was rejected.
         OwnAnswer = 6 => "own_answer",
-        /// It is an ICMP error about a packet of an allowed flow.
-        Related = 7 => "related",
     }
 }
 

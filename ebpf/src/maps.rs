@@ -11,9 +11,9 @@ use bulkhead_common::{
     abi,
     decide::{self, Asked, Hook, Maps},
     event::Event,
-    key::{Address, FlowKey, FragmentKey, Ipv4, Ipv6, Port, RuleKey},
+    key::{Address, FlowKey, Ipv4, Ipv6, Port, RuleKey},
     packet::{Ending, Role, Transport},
-    value::{AnswerBucket, Counter, Endpoint, Flow, Fragment, Peer, PortRange, PortSet},
+    value::{AnswerBucket, Counter, Endpoint, Flow, Peer, PortRange, PortSet},
     verdict::{Direction, DropReason, Verdict},
 };
 
@@ -41,14 +41,6 @@ static PORT_RANGES: Array<PortRange, { abi::PORT_RANGES as usize }> = Array::new
 static FLOWS_V4: LruHashMap<FlowKey<4>, Flow, { abi::FLOWS as usize }> = LruHashMap::new();
 #[btf_map]
 static FLOWS_V6: LruHashMap<FlowKey<16>, Flow, { abi::FLOWS as usize }> = LruHashMap::new();
-#[btf_map]
-static FRAGMENTS_V4: LruHashMap<FragmentKey<4>, Fragment, { abi::FRAGMENTS as usize }> =
-    LruHashMap::new();
-#[btf_map]
-static FRAGMENTS_V6: LruHashMap<FragmentKey<16>, Fragment, { abi::FRAGMENTS as usize }> =
-    LruHashMap::new();
-#[btf_map]
-static FLOWS_MADE: PerCpuArray<u64, 2> = PerCpuArray::new();
 #[btf_map]
 static ASKED: PerCpuArray<Record, 1> = PerCpuArray::new();
 #[btf_map]
@@ -142,15 +134,6 @@ pub(crate) fn suppress_event(block: u32) {
 #[inline(always)]
 pub(crate) fn write_event(event: &Event) -> bool {
     EVENTS.output(event, 0).is_ok()
-}
-
-/// Counts a flow entry that was made, of IPv4 (0) or IPv6 (1).
-#[inline(always)]
-fn count_flow(family: u32) {
-    if let Some(made) = FLOWS_MADE.get_ptr_mut(family) {
-        // SAFETY: this CPU's own slot, and a program is not interrupted by itself on one CPU.
-        unsafe { *made += 1 };
-    }
 }
 
 /// Whether one of the ranges at `start` has the port; zero if not.
@@ -285,26 +268,12 @@ extern "C" fn judge_v6(ifindex: u32, direction: u32) -> u32 {
     take_over::<16>(ifindex, direction, decide::judge)
 }
 
-// SAFETY: nothing else in the object has this name.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn judge_quoted_v4(ifindex: u32, direction: u32) -> u32 {
-    take_over::<4>(ifindex, direction, decide::judge_quoted)
-}
-
-// SAFETY: nothing else in the object has this name.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn judge_quoted_v6(ifindex: u32, direction: u32) -> u32 {
-    take_over::<16>(ifindex, direction, decide::judge_quoted)
-}
-
 /// The maps as `decide` asks for them; with `CALLS`, by way of global functions where there are
 /// some.
 pub(crate) struct Tables<const CALLS: bool>;
 
 macro_rules! maps {
-    ($n:literal, $family:literal, $judge:ident, $judge_quoted:ident, $identity:ident($($word:literal),+), $peers:ident, $cidrs:ident, $flows:ident, $fragments:ident) => {
+    ($n:literal, $judge:ident, $identity:ident($($word:literal),+), $peers:ident, $cidrs:ident, $flows:ident) => {
         impl<const CALLS: bool> Maps<$n> for Tables<CALLS> {
             #[inline(always)]
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
@@ -354,11 +323,6 @@ macro_rules! maps {
             }
 
             #[inline(always)]
-            fn judge_quoted(&self, hook: &Hook, quoted: &Asked<'_, $n>) -> Verdict {
-                hand_on(quoted, hook, |ifindex, direction| $judge_quoted(ifindex, direction))
-            }
-
-            #[inline(always)]
             fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {
                 // SAFETY: copied out at once. Another CPU may replace the flow meanwhile: each of
                 // its fields is still one that was written for this key or a later one.
@@ -366,29 +330,9 @@ macro_rules! maps {
             }
 
             #[inline(always)]
-            fn make_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
-                count_flow($family);
-                self.set_flow(key, flow);
-            }
-
-            #[inline(always)]
             fn set_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
                 // A flow that finds no room heals with its next packet.
                 let _written: Result<(), i32> = $flows.insert(key, flow, u64::from(BPF_ANY));
-            }
-
-            #[inline(always)]
-            fn fragment(&self, key: &FragmentKey<$n>) -> Option<Fragment> {
-                // SAFETY: copied out at once. Another CPU may replace it meanwhile: each of its
-                // fields is still one that was written for this key or a later one.
-                unsafe { $fragments.get(key).copied() }
-            }
-
-            #[inline(always)]
-            fn set_fragment(&self, key: &FragmentKey<$n>, fragment: &Fragment) {
-                // Without it, the later fragments are denied.
-                let _written: Result<(), i32> =
-                    $fragments.insert(key, fragment, u64::from(BPF_ANY));
             }
 
             #[inline(always)]
@@ -399,15 +343,5 @@ macro_rules! maps {
         }
     };
 }
-maps!(4, 0, judge_v4, judge_quoted_v4, identity_v4(0), PEERS_V4, CIDRS_V4, FLOWS_V4, FRAGMENTS_V4);
-maps!(
-    16,
-    1,
-    judge_v6,
-    judge_quoted_v6,
-    identity_v6(0, 1, 2, 3),
-    PEERS_V6,
-    CIDRS_V6,
-    FLOWS_V6,
-    FRAGMENTS_V6
-);
+maps!(4, judge_v4, identity_v4(0), PEERS_V4, CIDRS_V4, FLOWS_V4);
+maps!(16, judge_v6, identity_v6(0, 1, 2, 3), PEERS_V6, CIDRS_V6, FLOWS_V6);

@@ -13,16 +13,14 @@ use crate::{
     verdict::{
         AllowReason::{Reply, Rule},
         DropReason::{
-            FlowRevoked, FragmentWithoutFirst, NotAllowed, RoutingHeader, TooManyExtensionHeaders,
-            Truncated, UnknownEthertype,
+            FlowRevoked, FragmentWithoutFirst, Malformed, NotAllowed, RoutingHeader,
+            TooManyExtensionHeaders, Truncated, UnknownEthertype,
         },
         Verdict::{Allow, Deny},
     },
 };
 
-mod errors;
 mod flows;
-mod fragments;
 mod node;
 mod rules;
 

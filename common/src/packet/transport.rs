@@ -38,7 +38,6 @@ header! {
     }
 }
 
-pub(super) const FIRST_LEN: u16 = 8;
 const TCP_LEN: usize = size_of::<FirstBytes>() + size_of::<TcpRest>();
 /// The common header, and the header of the chunk that every packet has.
 const SCTP_LEN: usize = 4 + size_of::<SctpRest>();
@@ -67,13 +66,11 @@ pub struct Transport {
     pub role: Role,
     /// What it does to the flow's life.
     pub ending: Ending,
-    /// Length of the header in bytes; of protocols that are not read, zero.
-    pub header_len: u16,
     /// Why nothing can be said of the header; every other field is empty then.
     pub problem: Option<DropReason>,
 }
 
-/// What part a packet can play in a flow. The numbers stand in [`crate::value::Fragment`].
+/// What part a packet can play in a flow. The numbers are handed from one function of the programs to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Role {
@@ -89,12 +86,10 @@ pub enum Role {
     Alone = 4,
     /// ICMPv6 133 to 137 (RFC 4861).
     NeighbourDiscovery = 5,
-    /// An ICMP error, which quotes the packet that it is about: see [`super::quoted_ipv4`].
-    Reports = 6,
 }
 
 impl Role {
-    /// The role of a number that [`crate::value::Fragment`] holds.
+    /// From its number.
     #[inline(always)]
     pub const fn from_number(number: u8) -> Self {
         match number {
@@ -102,7 +97,6 @@ impl Role {
             1 => Self::Continues,
             2 => Self::Either,
             3 => Self::Answers,
-            6 => Self::Reports,
             // Neighbour discovery is not for policy to judge.
             _ => Self::Alone,
         }
@@ -140,7 +134,6 @@ impl Transport {
         destination_port: Port([0; 2]),
         role: Role::Alone,
         ending: Ending::None,
-        header_len: 0,
         problem: None,
     };
 
@@ -183,19 +176,7 @@ impl Transport {
             protocol::TCP => Self::tcp(frame, &first, offset, len),
             protocol::UDP => Self::udp(&first, len, part),
             protocol::SCTP => Self::sctp(frame, &first, offset),
-            _ => Self::icmp(number, &first, part),
-        }
-    }
-
-    /// Of the first eight bytes of a header alone, as an ICMP error quotes them.
-    #[inline(always)]
-    pub(super) const fn quoted(icmp: u8, number: u8, first: &FirstBytes) -> Self {
-        match number {
-            protocol::TCP | protocol::UDP | protocol::SCTP => {
-                Self::with_ports(first, Role::Either, FIRST_LEN)
-            }
-            _ if number == icmp => Self::icmp(number, first, Part::Whole),
-            _ => Self::ALONE,
+            _ => Self::icmp(number, &first),
         }
     }
 
@@ -213,10 +194,7 @@ impl Transport {
             return Self::unreadable(DropReason::Truncated);
         }
         let [flags] = rest.flags;
-        Self {
-            ending: tcp_ending(flags),
-            ..Self::with_ports(first, tcp_role(flags), header_len as u16)
-        }
+        Self { ending: tcp_ending(flags), ..Self::with_ports(first, tcp_role(flags)) }
     }
 
     #[inline(always)]
@@ -229,7 +207,7 @@ impl Transport {
         if !jumbo && (length < size_of::<FirstBytes>() || too_long) {
             return Self::unreadable(DropReason::Malformed);
         }
-        Self::with_ports(first, Role::Either, FIRST_LEN)
+        Self::with_ports(first, Role::Either)
     }
 
     /// INIT, INIT ACK and SHUTDOWN COMPLETE are never bundled (RFC 9260, section 6.10), so that the
@@ -250,41 +228,35 @@ impl Transport {
             SCTP_ABORT | SCTP_SHUTDOWN_COMPLETE => Ending::Reset,
             _ => Ending::None,
         };
-        Self { ending, ..Self::with_ports(first, role, SCTP_LEN as u16) }
+        Self { ending, ..Self::with_ports(first, role) }
     }
 
     #[inline(always)]
-    const fn icmp(number: u8, first: &FirstBytes, part: Part) -> Self {
+    const fn icmp(number: u8, first: &FirstBytes) -> Self {
         let [kind, code] = first.first;
         let identifier = Port(first.third);
-        let message = Self { header_len: FIRST_LEN, ..Self::ALONE };
-        let whole = matches!(part, Part::Whole);
         match (number, kind, code) {
             (protocol::ICMP, ICMP_ECHO, 0) | (protocol::ICMPV6, ICMPV6_ECHO, 0) => {
-                Self { source_port: identifier, role: Role::Opens, ..message }
+                Self { source_port: identifier, role: Role::Opens, ..Self::ALONE }
             }
             (protocol::ICMP, ICMP_ECHO_REPLY, 0) | (protocol::ICMPV6, ICMPV6_ECHO_REPLY, 0) => {
-                Self { destination_port: identifier, role: Role::Answers, ..message }
+                Self { destination_port: identifier, role: Role::Answers, ..Self::ALONE }
             }
             // RFC 4861.
-            (protocol::ICMPV6, 133..=137, 0) => Self { role: Role::NeighbourDiscovery, ..message },
-            // Destination unreachable, packet too big, time exceeded, parameter problem (RFC 792, RFC
-            // 4443). Redirects and source quench are nobody's to send to a pod.
-            (protocol::ICMP, 3 | 11 | 12, _) | (protocol::ICMPV6, 1..=4, _) if whole => {
-                Self { role: Role::Reports, ..message }
+            (protocol::ICMPV6, 133..=137, 0) => {
+                Self { role: Role::NeighbourDiscovery, ..Self::ALONE }
             }
-            _ => message,
+            _ => Self::ALONE,
         }
     }
 
     #[inline(always)]
-    pub(super) const fn with_ports(first: &FirstBytes, role: Role, header_len: u16) -> Self {
+    pub(super) const fn with_ports(first: &FirstBytes, role: Role) -> Self {
         Self {
             source_port: Port(first.first),
             destination_port: Port(first.second),
             role,
             ending: Ending::None,
-            header_len,
             problem: None,
         }
     }
