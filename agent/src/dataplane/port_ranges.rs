@@ -1,7 +1,8 @@
 //! Where port sets lie in the `port_ranges` map.
 //!
-//! A set is stored once, however many rules use it. Its place is never written again while
-//! anything can still read it: a place that is given up rests for one plan before it is used anew.
+//! A single range stands in the set itself, and needs no place. Any other set is stored once,
+//! however many rules use it. Its place is never written again while anything can still read it: a
+//! place that is given up rests for one plan before it is used anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -165,16 +166,28 @@ mod tests {
     }
 
     #[test]
+    fn a_single_range_takes_no_place() {
+        let mut places = PortRanges::new();
+        let mut ops = Vec::new();
+        let place = places.place(&set([80]), &mut ops).unwrap();
+        assert_eq!(place.range(), PortRange { protocol: 6, first: 80, last: 80 });
+        assert!(!place.is_placed() && place != value::PortSet::NOTHING);
+        places.give_up(place);
+        places.end_plan();
+        assert!(ops.is_empty() && places.used() == 0);
+    }
+
+    #[test]
     fn a_place_rests_for_one_plan_before_it_is_used_again() {
         let mut places = PortRanges::new();
         let mut ops = Vec::new();
-        let first = places.place(&set([1]), &mut ops).unwrap();
+        let first = places.place(&set([1, 10]), &mut ops).unwrap();
         places.give_up(first);
         places.end_plan();
-        let second = places.place(&set([2]), &mut ops).unwrap();
+        let second = places.place(&set([2, 10]), &mut ops).unwrap();
         assert_ne!(first.start, second.start);
         places.end_plan();
-        let third = places.place(&set([3]), &mut ops).unwrap();
+        let third = places.place(&set([3, 10]), &mut ops).unwrap();
         assert_eq!(third.start, first.start);
     }
 
@@ -182,12 +195,12 @@ mod tests {
     fn a_place_is_kept_while_it_has_a_user() {
         let mut places = PortRanges::new();
         let mut ops = Vec::new();
-        let place = places.place(&set([1]), &mut ops).unwrap();
-        places.place(&set([1]), &mut ops).unwrap();
+        let place = places.place(&set([1, 10]), &mut ops).unwrap();
+        places.place(&set([1, 10]), &mut ops).unwrap();
         places.give_up(place);
         places.end_plan();
-        assert_eq!(places.place(&set([1]), &mut ops).unwrap(), place);
-        assert_eq!(ops.len(), 1);
+        assert_eq!(places.place(&set([1, 10]), &mut ops).unwrap(), place);
+        assert_eq!(ops.len(), 2);
     }
 
     #[test]
@@ -209,7 +222,7 @@ mod tests {
         let mut places = PortRanges::new();
         let mut ops = Vec::new();
         places.place(&set(0..=u16::MAX), &mut ops).unwrap();
-        let error = places.place(&set([1]), &mut ops).unwrap_err().to_string();
+        let error = places.place(&set([1, 10]), &mut ops).unwrap_err().to_string();
         assert!(error.contains("PORT_RANGES is full (capacity 65536)"), "{error}");
     }
 }

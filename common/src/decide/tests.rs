@@ -366,3 +366,28 @@ fn a_pod_that_is_not_isolated_passes_without_a_rule() {
         }
     }
 }
+
+#[test]
+fn a_packet_of_its_own_that_comes_back_translated_passes() {
+    for net in Net::ALL {
+        let mut node = Node::new(ISOLATED);
+        let Ends { pod, friend, stranger } = Ends::of(net);
+        node.peers.insert(friend, Peer { identities: [IDENTITY_NODE, IDENTITY_NONE] });
+        let meet = |from_itself, source: IpAddr| {
+            let hook = Hook {
+                direction: Direction::Ingress,
+                ifindex: IFINDEX,
+                from_own_node: false,
+                from_itself,
+                vlan_tagged: false,
+            };
+            let frame = open((source, pod), 80).bytes();
+            assert_eq!(quick(&hook, &node.endpoint, &Linear(&frame), &node).is_none(), from_itself);
+            decide(&hook, &node.endpoint, &Linear(&frame), &node)
+        };
+        assert_eq!(meet(true, pod), Allow(Itself));
+        assert_eq!(meet(true, friend), Allow(Itself), "masqueraded");
+        assert_eq!(meet(true, stranger), Deny(NotAllowed), "nobody writes that on the way");
+        assert_eq!(meet(false, friend), Deny(NotAllowed), "somebody else's packet");
+    }
+}

@@ -103,9 +103,9 @@ fn kinds(ops: &[Op]) -> Vec<&'static str> {
 
 #[test]
 fn a_new_endpoint_is_attached_when_everything_it_reads_is_there() {
-    let state = State::new().peer(20, WEB).rule(WEB, [3306]);
+    let state = State::new().peer(20, WEB).rule(WEB, [3306, 3308]);
     let ops = run(&mut Programmed::new(true), &state.desired());
-    assert_eq!(kinds(&ops), ["range", "rule", "peer", "clear", "endpoint", "attach"]);
+    assert_eq!(kinds(&ops), ["range", "range", "rule", "peer", "clear", "endpoint", "attach"]);
 }
 
 #[test]
