@@ -36,7 +36,8 @@ pub mod nftables;
 pub mod report;
 pub mod workload;
 
-use enforcer::{Enforcer, Variant};
+use enforcer::{Enforcer, Tally, Variant};
+use workload::Passed;
 
 /// The pod that is isolated. Routed, so that what enforces at the forward hook of IP sees the
 /// packets without a detour by the bridge.
@@ -52,6 +53,7 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A node with three pods, and what enforces policies on it. Fields are dropped from the top.
 pub struct Site {
+    variant: Variant,
     enforcer: Box<dyn Enforcer>,
     listener: TcpListener,
     datagrams: UdpSocket,
@@ -81,8 +83,9 @@ impl Site {
             anyhow::Ok((listener, datagrams))
         })??;
         let enforcer = variant.enforce(&lab, &[&server, &client, &stranger])?;
-        let site = Self { enforcer, listener, datagrams, _server: server, client, stranger, lab };
-        site.check_denial(variant)?;
+        let site =
+            Self { variant, enforcer, listener, datagrams, _server: server, client, stranger, lab };
+        site.check_denial()?;
         Ok(site)
     }
 
@@ -91,11 +94,40 @@ impl Site {
         &*self.enforcer
     }
 
-    /// Entries of the node's connection tracking.
+    /// That the enforcer of this site met what passed since `before`, denied nothing, and is the
+    /// only one.
     ///
     /// # Errors
-    /// If the kernel has none.
-    pub fn tracked(&self) -> Result<u64> {
+    /// With what it counted instead.
+    pub fn check(&self, before: Tally, passed: Passed) -> Result<()> {
+        let after = self.enforcer.tally()?;
+        let by_rule = after.by_rule - before.by_rule;
+        let by_flow = after.by_flow - before.by_flow;
+        let denied = after.denied - before.denied;
+        let Passed { to_server, to_client, flows } = passed;
+        let (least_by_rule, least_by_flow) = match self.variant {
+            Variant::None => (0, 0),
+            // All but the first packet of a flow.
+            Variant::Nftables(_) | Variant::Iptables(_) => {
+                (flows, (to_server + to_client).saturating_sub(flows))
+            }
+            Variant::BulkheadRules(_) | Variant::BulkheadPolicies(_) => (to_server, to_client),
+        };
+        ensure!(
+            by_rule >= least_by_rule && by_flow >= least_by_flow,
+            "of {passed:?} only {by_rule} packets were counted by rules and {by_flow} by flows"
+        );
+        ensure!(denied == 0, "{denied} packets were denied");
+        let tracked = self.tracked()?;
+        ensure!(
+            (tracked > 0) == self.variant.is_tracking(),
+            "connection tracking has {tracked} entries"
+        );
+        Ok(())
+    }
+
+    /// Entries of the node's connection tracking.
+    fn tracked(&self) -> Result<u64> {
         let path = "/proc/sys/net/netfilter/nf_conntrack_count";
         let text = self.lab.node().enter(|| fs::read_to_string(path))?.context(path)?;
         text.trim().parse().context(path)
@@ -103,9 +135,10 @@ impl Site {
 
     /// First the stranger sends, then the client, by the same queue of the same CPU. The server
     /// hears both, in this order, or only the client where the stranger is denied.
-    fn check_denial(&self, variant: Variant) -> Result<()> {
+    fn check_denial(&self) -> Result<()> {
         let before = self.enforcer.tally()?;
-        let expected = if variant.is_enforcing() { vec![CLIENT] } else { vec![STRANGER, CLIENT] };
+        let expected =
+            if self.variant.is_enforcing() { vec![CLIENT] } else { vec![STRANGER, CLIENT] };
         workload::pinned(workload::CLIENT_CPU, || {
             let senders = [self.udp(&self.stranger)?, self.udp(&self.client)?];
             for sender in &senders {
@@ -121,7 +154,7 @@ impl Site {
         })?;
         let denied = self.enforcer.tally()?.denied - before.denied;
         // A datagram and a SYN.
-        let expected = if variant.is_enforcing() { 2 } else { 0 };
+        let expected = if self.variant.is_enforcing() { 2 } else { 0 };
         ensure!(
             denied == expected,
             "{denied} packets were denied, and {expected} should have been"

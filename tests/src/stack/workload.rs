@@ -6,8 +6,10 @@
 //! on to the same CPU, up to the socket.
 
 use std::{
+    hint,
     io::{self, ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, TcpStream, UdpSocket},
+    ops::AddAssign,
     panic::resume_unwind,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -111,16 +113,31 @@ pub enum Workload {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Sample {
     /// What was measured.
     pub values: Vec<(Measure, f64)>,
+    /// What must have been sent for that.
+    pub passed: Passed,
+}
+
+/// Packets and flows that the enforcer must have met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
     /// At least so many packets went to the server.
     pub to_server: u64,
     /// At least so many came back.
     pub to_client: u64,
     /// So many flows were opened.
     pub flows: u64,
+}
+
+impl AddAssign for Passed {
+    fn add_assign(&mut self, more: Self) {
+        self.to_server += more.to_server;
+        self.to_client += more.to_client;
+        self.flows += more.flows;
+    }
 }
 
 impl Workload {
@@ -171,9 +188,7 @@ fn stream(site: &Site, time: Duration) -> Result<Sample> {
     let ((), (bytes, taken)) = both(send, receive)?;
     Ok(Sample {
         values: vec![(Measure::Stream, bytes as f64 * 8.0 / taken / 1e9)],
-        to_server: bytes / LARGEST_PACKET,
-        to_client: 1,
-        flows: 1,
+        passed: Passed { to_server: bytes / LARGEST_PACKET, to_client: 1, flows: 1 },
     })
 }
 
@@ -206,9 +221,7 @@ fn request_response(site: &Site, time: Duration) -> Result<Sample> {
     let of = |part| quantile(&taken, part).context("nothing was answered");
     Ok(Sample {
         values: vec![(Measure::Latency, of(0.5)?), (Measure::LatencyTail, of(0.99)?)],
-        to_server: taken.len() as u64,
-        to_client: taken.len() as u64,
-        flows: 1,
+        passed: Passed { to_server: taken.len() as u64, to_client: taken.len() as u64, flows: 1 },
     })
 }
 
@@ -234,7 +247,7 @@ fn connections(site: &Site, time: Duration) -> Result<Sample> {
         while !over.load(Ordering::Acquire) {
             match site.listener.accept() {
                 Ok((accepted, _)) => drop(accepted),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => hint::spin_loop(),
                 Err(error) => return Err(error).context("accept"),
             }
         }
@@ -244,9 +257,7 @@ fn connections(site: &Site, time: Duration) -> Result<Sample> {
     Ok(Sample {
         values: vec![(Measure::Connections, made as f64 / taken / 1e3)],
         // SYN, acknowledgment, FIN; SYN with acknowledgment, FIN.
-        to_server: 3 * made,
-        to_client: 2 * made,
-        flows: made,
+        passed: Passed { to_server: 3 * made, to_client: 2 * made, flows: made },
     })
 }
 
@@ -288,21 +299,16 @@ fn datagrams(site: &Site, time: Duration) -> Result<Sample> {
                 Err(error) if error.kind() == ErrorKind::WouldBlock && is_last => {
                     return Ok(received);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => hint::spin_loop(),
                 Err(error) => return Err(error).context("receive"),
             }
         }
     };
     let ((sent, taken), received) = both(send, receive)?;
     ensure!(received > 0, "of {sent} datagrams none arrived");
-    if std::env::var_os("STACK_DEBUG").is_some() {
-        eprintln!("sent {sent} received {received}");
-    }
     Ok(Sample {
         values: vec![(Measure::Datagrams, received as f64 / taken / 1e6)],
-        to_server: sent,
-        to_client: 1,
-        flows: 1,
+        passed: Passed { to_server: sent, to_client: 1, flows: 1 },
     })
 }
 
@@ -342,6 +348,7 @@ pub(super) fn poll<T>(mut attempt: impl FnMut() -> io::Result<T>) -> Result<T> {
         match attempt() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 ensure!(start.elapsed() < DEADLINE, "nothing for {DEADLINE:?}");
+                hint::spin_loop();
             }
             done => return Ok(done?),
         }
