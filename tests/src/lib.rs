@@ -2,7 +2,8 @@
 //!
 //! - [`conformance`]: recorded cases of who reaches whom,
 //! - [`pod`]: a pod and its policy, as the maps hold them,
-//! - [`program`]: the loaded programs, run on single packets.
+//! - [`program`]: the loaded programs, run on single packets,
+//! - [`statistics`]: medians, and how sure they are.
 //!
 //! And for real packets between network namespaces:
 //!
@@ -10,6 +11,7 @@
 //! - [`cluster`]: a node with pods, manifests, and the agent,
 //! - [`scrape`]: what the agent's pages say,
 //! - [`probe`]: what an application in a pod sees,
+//! - [`stack`]: connections through Bulkhead, and through others that enforce policies,
 //! - [`station`]: one end of such flows,
 //! - [`wire`]: whole frames, sent and captured.
 
@@ -20,5 +22,7 @@ pub mod pod;
 pub mod probe;
 pub mod program;
 pub mod scrape;
+pub mod stack;
 pub mod station;
+pub mod statistics;
 pub mod wire;

@@ -1,18 +1,76 @@
-//! `cargo xtask bench`: how long the compiler takes, and nanoseconds a packet by test runs of the
-//! loaded programs.
+//! `cargo xtask bench`: how long the compiler takes, nanoseconds a packet by test runs of the loaded
+//! programs, and connections between network namespaces beside other ways to enforce policies.
 
 use std::ffi::OsString;
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::{setup, step};
 
-pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
-    setup::ensure(&[setup::Need::Object])?;
-    let mut compiler = step::cargo(["bench", "--package", "bulkhead-tests", "--bench", "compile"]);
-    step::run("measuring the policy compiler", &mut compiler)?;
-    let mut bench = step::cargo(["bench"]);
-    bench.args(step::as_root("loading the programs")?);
-    bench.args(["--package", "bulkhead-tests", "--bench", "packets", "--"]).args(arguments);
-    step::run("measuring the programs", &mut bench)
+/// One of the benchmarks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Bench {
+    /// Time and memory of the policy compiler.
+    Compile,
+    /// Nanoseconds a packet, by test runs of the loaded programs.
+    Packets,
+    /// Throughput, latency and rates between network namespaces: without enforcement, and with
+    /// nftables, iptables and ipset, and Bulkhead.
+    Stack,
+}
+
+impl Bench {
+    /// In the order of how long they take.
+    const ALL: [Self; 3] = [Self::Packets, Self::Compile, Self::Stack];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Compile => "compile",
+            Self::Packets => "packets",
+            Self::Stack => "stack",
+        }
+    }
+
+    const fn what(self) -> &'static str {
+        match self {
+            Self::Compile => "measuring the policy compiler",
+            Self::Packets => "measuring the programs",
+            Self::Stack => "measuring connections between network namespaces",
+        }
+    }
+
+    const fn needs(self) -> &'static [setup::Need] {
+        match self {
+            Self::Compile | Self::Packets => &[setup::Need::Object],
+            Self::Stack => &[setup::Need::Object, setup::Need::Traffic, setup::Need::Peers],
+        }
+    }
+
+    /// Why it needs root, if it does.
+    const fn as_root(self) -> Option<&'static str> {
+        match self {
+            Self::Compile => None,
+            Self::Packets => Some("loading the programs"),
+            Self::Stack => Some("making network namespaces"),
+        }
+    }
+
+    fn run(self, arguments: &[OsString]) -> Result<()> {
+        let mut bench = step::cargo(["bench"]);
+        if let Some(why) = self.as_root() {
+            bench.args(step::as_root(why)?);
+        }
+        bench.args(["--package", "bulkhead-tests", "--bench", self.name(), "--"]).args(arguments);
+        step::run(self.what(), &mut bench)
+    }
+}
+
+/// One benchmark with these arguments, or all of them without any.
+pub(crate) fn run(only: Option<Bench>, arguments: &[OsString]) -> Result<()> {
+    let benches = only.map_or(Bench::ALL.to_vec(), |only| vec![only]);
+    for bench in &benches {
+        setup::ensure(bench.needs())?;
+    }
+    benches.iter().try_for_each(|bench| bench.run(arguments))
 }

@@ -55,12 +55,16 @@ enum Task {
     /// All that a change must pass: the tests, the demo, and the release build.
     Ci,
 
-    /// Measures the policy compiler, and the programs in nanoseconds a packet.
+    /// Measures: the programs in nanoseconds a packet, the policy compiler, and connections between
+    /// network namespaces beside nftables and iptables with ipset.
     ///
-    /// Needs root: a plain user is asked by sudo.
+    /// Without a name all three, one after the other: about ten minutes. The machine should have
+    /// nothing else to do. Needs root: a plain user is asked by sudo.
     Bench {
-        /// Handed on to the benchmark of the programs.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        /// The one to run.
+        only: Option<bench::Bench>,
+        /// Handed on to that one: see `cargo xtask bench stack -- --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, requires = "only")]
         arguments: Vec<OsString>,
     },
 }
@@ -82,6 +86,6 @@ fn run(task: Task) -> Result<()> {
         Task::Demo { arguments } => demo::run(&arguments),
         Task::Test => test::run(),
         Task::Ci => ci::run(),
-        Task::Bench { arguments } => bench::run(&arguments),
+        Task::Bench { only, arguments } => bench::run(only, &arguments),
     }
 }

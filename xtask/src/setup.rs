@@ -26,10 +26,16 @@ pub(crate) enum Need {
     Traffic,
     /// What checks the sources.
     Checks,
+    /// What the benchmark measures the data plane against.
+    Peers,
 }
 
 /// The programs that send packets, and the Debian packages they come in.
 const TRAFFIC: [(&str, &str); 3] = [("ip", "iproute2"), ("ping", "iputils-ping"), ("curl", "curl")];
+
+/// The programs that set up other ways to enforce policies, and the Debian packages they come in.
+const PEERS: [(&str, &str); 3] =
+    [("nft", "nftables"), ("iptables-restore", "iptables"), ("ipset", "ipset")];
 
 /// cargo's subcommands that check the sources, and the components they come in.
 const CHECKS: [(&str, &str); 2] = [("fmt", "rustfmt"), ("clippy", "clippy")];
@@ -80,12 +86,15 @@ fn look(needs: &[Need], source_refused: bool) -> Result<Facts> {
         let of = if needs.contains(&need) { of } else { &[] };
         of.iter().filter(|(name, _)| !is_here(name)).map(|(_, from)| *from).collect::<Vec<_>>()
     };
+    let is_program = |name: &str| toolchain::on_path(name).is_some();
+    let mut packages = missing(Need::Traffic, &TRAFFIC, is_program);
+    packages.extend(missing(Need::Peers, &PEERS, is_program));
     Ok(Facts {
         object: needs.contains(&Need::Object),
         llvm_libraries: found.debian.is_some_and(|compiler| has_llvm_libraries(compiler.llvm)),
         found,
         source_refused,
-        packages: missing(Need::Traffic, &TRAFFIC, |name| toolchain::on_path(name).is_some()),
+        packages,
         components: missing(Need::Checks, &CHECKS, has_cargo_subcommand),
         apt: toolchain::on_path("apt-get").is_some(),
         rustup: toolchain::on_path("rustup").is_some(),
