@@ -190,7 +190,7 @@ evasions! {
     /// The first of two fragment headers says that this is a first fragment.
     the_second_of_two_fragment_headers_counts_too: [IPV6], |from, to| {
         open(from, to, ALLOWED).fragment(0, true).fragment(1, true).bytes()
-    } => FragmentWithoutFirst;
+    } => Malformed;
 }
 
 // Chains of extension headers.
