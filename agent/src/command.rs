@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod demo;
+mod described;
 pub mod explain;
 pub mod matrix;
 pub mod verify;

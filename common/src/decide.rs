@@ -211,14 +211,14 @@ fn decide_ip<const N: usize, M: Maps<N>>(
     {
         return Verdict::Deny(SpoofedSource); // 4
     }
-    // Who masquerades what a node sends back to the pod writes an address of the node into it.
-    if hook.from_itself && (remote == own || is_node(maps.identity(remote, endpoint.flags))) {
-        return Verdict::Allow(Itself); // 5
-    }
     if let Some(reason) = packet.transport.problem {
         return unreadable(hook, endpoint, reason); // 2
     }
     if !own.is_zero() && local == own && remote == own {
+        return Verdict::Allow(Itself); // 5
+    }
+    // Who masquerades what a node sends back to the pod writes an address of the node into it.
+    if hook.from_itself && (remote == own || is_node(maps.identity(remote, endpoint.flags))) {
         return Verdict::Allow(Itself); // 5
     }
     let (protocol, transport) = (packet.protocol, &packet.transport);

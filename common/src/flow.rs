@@ -23,7 +23,7 @@ const RESET: u32 = 1 << 4;
 
 const NS_PER_SEC: u64 = 1_000_000_000;
 /// How often a flow that has packets is written again.
-pub const REFRESH_NS: u64 = NS_PER_SEC;
+const REFRESH_NS: u64 = NS_PER_SEC;
 /// Nobody has answered yet: as long as Linux waits between two SYNs, at most.
 const IDLE_OPENING_NS: u64 = 70 * NS_PER_SEC;
 const IDLE_TCP_NS: u64 = 24 * 3600 * NS_PER_SEC;

@@ -199,15 +199,6 @@ impl<const N: usize> Packet<N> {
     }
 }
 
-/// Which part of a datagram a packet is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// All of it.
-    Whole,
-    /// The first fragment, which has the transport header.
-    First,
-}
-
 /// What `frame` carries.
 ///
 /// # Errors
@@ -272,11 +263,8 @@ pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {
     let [number] = header.protocol;
     let transport_offset = ETHERNET_LEN + header_len;
     let transport_len = total_len - header_len;
-    let flags_offset = u16::from_be_bytes(header.flags_offset);
-    let part = if flags_offset & 0x2000 == 0 { Part::Whole } else { Part::First };
-    let transport = if flags_offset & 0x1fff == 0 {
-        let icmp = protocol::ICMP;
-        Transport::read(frame, icmp, number, transport_offset, transport_len, part)
+    let transport = if u16::from_be_bytes(header.flags_offset) & 0x1fff == 0 {
+        Transport::read(frame, protocol::ICMP, number, transport_offset, transport_len)
     } else {
         Transport::unreadable(DropReason::FragmentWithoutFirst)
     };
@@ -315,17 +303,9 @@ pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
     let [first] = header.next_header;
     let [hop_limit] = header.hop_limit;
     let last = frame.last_header(first, start + payload_len);
-    let part = if last.fragmented { Part::First } else { Part::Whole };
     let transport_len = (start + payload_len).saturating_sub(last.offset);
     let mut transport = match last.problem {
-        None => Transport::read(
-            frame,
-            protocol::ICMPV6,
-            last.protocol,
-            last.offset,
-            transport_len,
-            part,
-        ),
+        None => Transport::read(frame, protocol::ICMPV6, last.protocol, last.offset, transport_len),
         Some(reason) => Transport::unreadable(reason),
     };
     // RFC 4861: neighbour discovery never crosses a router, so nobody from elsewhere can send it.

@@ -10,7 +10,7 @@ mod words;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 pub use report::{
@@ -19,11 +19,8 @@ pub use report::{
 };
 
 use crate::{
-    manifests::ManifestDirectory,
-    reach::{
-        cluster::Cluster,
-        flow::{Family, FlowProtocol, FlowSpec, Outcome},
-    },
+    command::described::described,
+    reach::flow::{Family, FlowProtocol, FlowSpec, Outcome},
 };
 
 /// Tell why a flow is allowed or denied, and by which rule of which policy
@@ -137,7 +134,7 @@ impl Explain {
     }
 
     fn answer(&self, err: &mut impl Write) -> Result<Report> {
-        let mut cluster = self.read(err)?;
+        let mut cluster = described(&self.manifests, err)?;
         let objects = cluster.objects();
         let (protocol, port) = self.port;
         let spec = FlowSpec {
@@ -149,22 +146,6 @@ impl Explain {
             expect: None,
         };
         report(&mut cluster, &spec)
-    }
-
-    /// The cluster of the manifests, whole.
-    fn read(&self, err: &mut impl Write) -> Result<Cluster> {
-        let scan = ManifestDirectory::new(&self.manifests).scan();
-        for problem in &scan.problems {
-            writeln!(err, "warning: {problem}").context("cannot write to standard error")?;
-        }
-        if !scan.available || !scan.complete {
-            bail!(
-                "not everything in {} could be read, and what is missing may decide; mend what the \
-                 warnings name",
-                self.manifests.display()
-            );
-        }
-        Ok(scan.changes.into_iter().collect())
     }
 
     fn write(&self, report: &Report, out: &mut impl Write) -> Result<()> {

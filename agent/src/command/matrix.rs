@@ -14,12 +14,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    manifests::ManifestDirectory,
+    command::described::described,
     policy::model::Protocol,
-    reach::{
-        cluster::Cluster,
-        matrix::{Allowed, Matrix, Request},
-    },
+    reach::matrix::{Allowed, Matrix, Request},
 };
 
 /// Tell who reaches whom on what: every pod, node and outside address, as a table
@@ -125,7 +122,7 @@ impl MatrixCommand {
     }
 
     fn answer(&self, err: &mut impl Write) -> Result<Matrix> {
-        let mut cluster = self.read(err)?;
+        let mut cluster = described(&self.manifests, err)?;
         Matrix::new(
             &mut cluster,
             &Request {
@@ -140,22 +137,6 @@ impl MatrixCommand {
     /// All the traffic that is asked for; `None`: there is no such limit.
     fn only(&self) -> Option<Allowed> {
         self.ports.iter().cloned().reduce(|one, other| one.join(&other))
-    }
-
-    /// The cluster of the manifests, whole.
-    fn read(&self, err: &mut impl Write) -> Result<Cluster> {
-        let scan = ManifestDirectory::new(&self.manifests).scan();
-        for problem in &scan.problems {
-            writeln!(err, "warning: {problem}").context("cannot write to standard error")?;
-        }
-        if !scan.available || !scan.complete {
-            bail!(
-                "not everything in {} could be read, and what is missing may decide; mend what the \
-                 warnings name",
-                self.manifests.display()
-            );
-        }
-        Ok(scan.changes.into_iter().collect())
     }
 
     fn write(&self, matrix: &Matrix, out: &mut impl Write) -> Result<()> {

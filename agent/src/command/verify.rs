@@ -14,9 +14,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    manifests::ManifestDirectory,
+    command::described::described,
     reach::{
-        cluster::Cluster,
         engine::{CompiledMaps, Engine, KernelMaps, Specification},
         flow::{self, FlowSpec, Line, Outcome},
         judgement::{Judgement, judge},
@@ -141,7 +140,7 @@ impl Verify {
         if is_expected {
             require_expectations(&name, &lines)?;
         }
-        let mut cluster = self.cluster(err)?;
+        let mut cluster = described(&self.manifests, err)?;
         let mut engine: Box<dyn Engine> = match self.engine {
             EngineName::Compiled => Box::<CompiledMaps>::default(),
             EngineName::Specification => Box::new(Specification),
@@ -164,22 +163,6 @@ impl Verify {
             }
         }
         Ok(status(&judged, is_expected))
-    }
-
-    /// The state that the directory describes, when all of it is known.
-    fn cluster(&self, err: &mut impl Write) -> Result<Cluster> {
-        let scan = ManifestDirectory::new(&self.manifests).scan();
-        for problem in &scan.problems {
-            writeln!(err, "warning: {problem}").context("cannot write to standard error")?;
-        }
-        if !scan.available || !scan.complete {
-            bail!(
-                "not everything in {} could be read, and what is missing may decide; mend what the \
-                 warnings name",
-                self.manifests.display()
-            );
-        }
-        Ok(scan.changes.into_iter().collect())
     }
 }
 

@@ -215,7 +215,9 @@ fn allowed(views: &Views, from: &Party, to: &Party, family: Family) -> Result<Op
     }
     let mut sum = Allowed::everything();
     if let Who::Pod(home, pod) = &from.who {
-        let is_own = |address: &IpAddr| to.pod().is_some() && views.is_own_address(home, *address);
+        // Its own node has a cell of its own kind; but others may claim an address of it.
+        let is_other = !from.is_own_node_of(to);
+        let is_own = |address: &IpAddr| is_other && views.is_own_address(home, *address);
         for address in to.of_family(family).filter(|address| !is_own(address)) {
             sum = sum.meet(&views.allowed(home, pod, Direction::Egress, address)?);
         }

@@ -389,5 +389,16 @@ fn a_packet_of_its_own_that_comes_back_translated_passes() {
         assert_eq!(meet(true, friend), Allow(Itself), "masqueraded");
         assert_eq!(meet(true, stranger), Deny(NotAllowed), "nobody writes that on the way");
         assert_eq!(meet(false, friend), Deny(NotAllowed), "somebody else's packet");
+        let hook = Hook {
+            direction: Direction::Ingress,
+            ifindex: IFINDEX,
+            from_own_node: false,
+            from_itself: true,
+            vlan_tagged: false,
+        };
+        for (bytes, reason) in unreadable_frames((friend, pod), 80) {
+            let verdict = decide(&hook, &node.endpoint, &Linear(&bytes), &node);
+            assert_eq!(verdict, Deny(reason), "nothing passes that cannot be read");
+        }
     }
 }

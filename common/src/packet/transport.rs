@@ -1,6 +1,6 @@
 //! Transport headers: ports, and what part a packet can play in a flow.
 
-use super::{Bytes, HEADERS_LEN, Part, header, protocol};
+use super::{Bytes, HEADERS_LEN, header, protocol};
 use crate::{key::Port, verdict::DropReason};
 
 header! {
@@ -154,7 +154,6 @@ impl Transport {
         number: u8,
         offset: usize,
         len: usize,
-        part: Part,
     ) -> Self {
         let least = match number {
             protocol::TCP => TCP_LEN,
@@ -174,7 +173,7 @@ impl Transport {
         };
         match number {
             protocol::TCP => Self::tcp(frame, &first, offset, len),
-            protocol::UDP => Self::udp(&first, len, part),
+            protocol::UDP => Self::udp(&first, len),
             protocol::SCTP => Self::sctp(frame, &first, offset),
             _ => Self::icmp(number, &first),
         }
@@ -198,13 +197,11 @@ impl Transport {
     }
 
     #[inline(always)]
-    fn udp(first: &FirstBytes, len: usize, part: Part) -> Self {
+    fn udp(first: &FirstBytes, len: usize) -> Self {
         let length = usize::from(u16::from_be_bytes(first.third));
         // RFC 2675: zero in a jumbogram, and in a GSO packet over 64 KiB.
         let jumbo = length == 0 && len > usize::from(u16::MAX);
-        // What is behind the end of a first fragment comes in the later ones.
-        let too_long = length > len && !matches!(part, Part::First);
-        if !jumbo && (length < size_of::<FirstBytes>() || too_long) {
+        if !jumbo && (length < size_of::<FirstBytes>() || length > len) {
             return Self::unreadable(DropReason::Malformed);
         }
         Self::with_ports(first, Role::Either)

@@ -4,6 +4,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::manifests::ManifestDirectory;
 
 #[derive(Parser)]
 struct Line {
