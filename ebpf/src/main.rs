@@ -10,6 +10,7 @@ mod floor;
 mod maps;
 mod programs;
 mod reject;
+mod steps;
 
 /// Nothing in the programs panics: the verifier would refuse this loop if it could be reached.
 #[cfg(target_arch = "bpf")]

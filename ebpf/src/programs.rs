@@ -7,7 +7,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use bulkhead_common::{
-    abi, decide,
+    abi,
+    decide::{self, Steps as _},
     verdict::{AllowReason, Direction, DropReason, Verdict},
 };
 
@@ -16,6 +17,7 @@ use crate::{
     events,
     maps::{self, Tables},
     reject,
+    steps::Calls,
 };
 
 /// Packets to the pod: the egress hook of the host-side veth.
@@ -58,7 +60,7 @@ static JUDGE_ALL: u8 = 0;
 /// [`UNDECIDED`] if that cannot be told at a glance.
 #[inline(never)]
 fn glance<const DIRECTION: u32>(ctx: &TcContext) -> u32 {
-    match verdict_at_a_glance(ctx, direction_of(DIRECTION)) {
+    match verdict_at_a_glance(ctx, Direction::from_number(DIRECTION)) {
         Some(Verdict::Allow(_)) => PASSES,
         Some(Verdict::Deny(reason)) => reason as u32,
         None => UNDECIDED,
@@ -107,7 +109,7 @@ fn is_set(global: &u8) -> bool {
 extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
     let ctx = &TcContext::new(skb);
     let frame = Frame::new(ctx);
-    let direction = direction_of(direction);
+    let direction = Direction::from_number(direction);
     let Some(endpoint) = maps::endpoint(frame.ifindex()) else {
         let verdict = Verdict::Deny(DropReason::Internal);
         maps::count(abi::COUNTER_BLOCK_UNKNOWN, direction, verdict, frame.wire_len());
@@ -118,7 +120,14 @@ extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
         Verdict::Allow(AllowReason::OwnAnswer)
     } else {
         let epoch = maps::epoch(endpoint);
-        match decide::decide(&hook, endpoint, &frame, &Tables::<true>) {
+        let verdict = decide::by_network(
+            &hook,
+            endpoint,
+            &frame,
+            || Calls::<4> { skb, direction: direction as u32 }.verdict(),
+            || Calls::<16> { skb, direction: direction as u32 }.verdict(),
+        );
+        match verdict {
             // The value was given to another endpoint while it was read.
             Verdict::Allow(_) if maps::epoch(endpoint) != epoch => {
                 Verdict::Deny(DropReason::Internal)
@@ -165,15 +174,10 @@ extern "C" fn deny(skb: *mut __sk_buff, direction: u32, reason: u32) -> i32 {
     let frame = Frame::again(ctx);
     match (maps::endpoint(frame.ifindex()), DropReason::from_number(reason as u8)) {
         (Some(endpoint), Some(reason)) => {
-            let hook = frame.hook(direction_of(direction), endpoint.counters);
+            let hook = frame.hook(Direction::from_number(direction), endpoint.counters);
             events::report(&hook, endpoint, reason, &frame);
             reject::answer(&hook, endpoint, reason, ctx)
         }
         (None, _) | (_, None) => TC_ACT_SHOT,
     }
-}
-
-#[inline(always)]
-const fn direction_of(number: u32) -> Direction {
-    if number == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress }
 }

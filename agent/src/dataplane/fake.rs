@@ -9,8 +9,8 @@ use std::{
 
 use bulkhead_common::{
     decide::{Maps, is_in_ranges},
-    key::{Address, FlowKey, Ipv4, Ipv6, Port, RuleKey},
-    value::{Endpoint, Flow, Peer, PortRange, PortSet},
+    key::{Address, FlowKey, FragmentKey, Ipv4, Ipv6, Port, RuleKey},
+    value::{Endpoint, Flow, Fragment, Peer, PortRange, PortSet},
 };
 
 use super::op::{Execute, MapAddress, Op};
@@ -29,6 +29,10 @@ pub struct FakeKernel {
     pub flows_v4: RefCell<HashMap<FlowKey<4>, Flow>>,
     /// IPv6 flows.
     pub flows_v6: RefCell<HashMap<FlowKey<16>, Flow>>,
+    /// Fragments of IPv4.
+    pub fragments_v4: RefCell<HashMap<FragmentKey<4>, Fragment>>,
+    /// Fragments of IPv6.
+    pub fragments_v6: RefCell<HashMap<FragmentKey<16>, Fragment>>,
     peers_v4: HashMap<Ipv4, Peer>,
     peers_v6: HashMap<Ipv6, Peer>,
     cidrs: PrefixMap<Peer>,
@@ -74,7 +78,7 @@ impl FakeKernel {
 }
 
 macro_rules! maps {
-    ($n:literal, $peers:ident, $flows:ident) => {
+    ($n:literal, $peers:ident, $flows:ident, $fragments:ident) => {
         impl Maps<$n> for FakeKernel {
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
                 self.$peers.get(address).copied()
@@ -97,8 +101,20 @@ macro_rules! maps {
                 self.$flows.borrow().get(key).copied()
             }
 
+            fn make_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
+                self.set_flow(key, flow);
+            }
+
             fn set_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
                 self.$flows.borrow_mut().insert(*key, *flow);
+            }
+
+            fn fragment(&self, key: &FragmentKey<$n>) -> Option<Fragment> {
+                self.$fragments.borrow().get(key).copied()
+            }
+
+            fn set_fragment(&self, key: &FragmentKey<$n>, fragment: &Fragment) {
+                self.$fragments.borrow_mut().insert(*key, *fragment);
             }
 
             fn now_ns(&self) -> u64 {
@@ -107,5 +123,5 @@ macro_rules! maps {
         }
     };
 }
-maps!(4, peers_v4, flows_v4);
-maps!(16, peers_v6, flows_v6);
+maps!(4, peers_v4, flows_v4, fragments_v4);
+maps!(16, peers_v6, flows_v6, fragments_v6);

@@ -10,7 +10,7 @@ use crate::{
         flags::{ASKS_CIDRS, SECOND_IDENTITY},
     },
     verdict::{
-        AllowReason::{self, NotIsolated, OwnNode, Reply, Rule},
+        AllowReason::{self, NotIsolated, OwnNode, Related, Reply, Rule},
         Direction,
         DropReason::{self, FlowRevoked, NotAllowed},
         Verdict,
@@ -61,7 +61,7 @@ pub(super) fn by_policy<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>
                     reply_isolated || flow::is_remembered_from_the_start(asked.protocol, role)
                 }
                 Role::Continues | Role::Either => reply_isolated,
-                Role::Answers | Role::Alone | Role::NeighbourDiscovery => false,
+                Role::Answers | Role::Alone | Role::NeighbourDiscovery | Role::Reports => false,
             };
             if wanted {
                 remember::<N, WRITES, M>(hook, asked, maps)?;
@@ -199,12 +199,15 @@ fn remember<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
     let opens = matches!(asked.transport.role, Role::Opens);
     let now_ns = maps.now_ns();
     let new = Flow::opened(direction, asked.endpoint.epoch, now_ns);
-    let live = maps.flow(&key).filter(|flow| flow.is_live(asked.protocol, now_ns));
-    let Some(live) = live else {
+    let known = maps.flow(&key);
+    let Some(live) = known.filter(|flow| flow.is_live(asked.protocol, now_ns)) else {
         if !opens && needs_no_flow(hook, asked, maps) {
             return Some(());
         }
-        return put::<WRITES>(|| maps.set_flow(&key, &new));
+        return put::<WRITES>(|| match known {
+            None => maps.make_flow(&key, &new),
+            Some(_) => maps.set_flow(&key, &new),
+        });
     };
     let by_opener = live.opener() as u8 == direction as u8;
     let next = live.after(direction, asked.transport.ending, now_ns);
@@ -238,7 +241,7 @@ fn by_flow<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
 ) -> Option<Verdict> {
     match asked.transport.role {
         Role::Continues | Role::Either | Role::Answers => {}
-        Role::Opens | Role::Alone | Role::NeighbourDiscovery => {
+        Role::Opens | Role::Alone | Role::NeighbourDiscovery | Role::Reports => {
             return Some(Verdict::Deny(NotAllowed));
         }
     }
@@ -269,13 +272,40 @@ fn by_flow<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
 
 /// What rules and flows say of a packet; flow entries are written.
 #[inline(always)]
-pub fn judge<const N: usize, M: Maps<N> + ?Sized>(
+pub(super) fn judge<const N: usize, M: Maps<N> + ?Sized>(
     maps: &M,
     hook: &Hook,
     asked: &Asked<'_, N>,
 ) -> Verdict {
     // With leave to write, there is always a verdict.
     by_policy::<N, true, M>(hook, asked, maps).unwrap_or(Verdict::Deny(DropReason::Internal))
+}
+
+/// What they say of an ICMP error about the packet `quoted`, whose sender is to get it.
+///
+/// 1. The flow of the quoted packet is known: the rules of whoever opened it decide.
+/// 2. It is not known: the packet may be a reply, which no entry is kept for where the other
+///    direction is free. Then the rules decide that let its flow in.
+#[inline(always)]
+pub(super) fn judge_quoted<const N: usize, M: Maps<N> + ?Sized>(
+    maps: &M,
+    hook: &Hook,
+    quoted: &Asked<'_, N>,
+) -> Verdict {
+    let direction = hook.direction;
+    let key = quoted.flow_key(&Hook { direction: direction.opposite(), ..*hook });
+    let known = maps.flow(&key).filter(|flow| flow.is_live(quoted.protocol, maps.now_ns()));
+    let opener = known.map_or(direction, |flow| flow.opener()); // 1, 2
+    let port = if opener as u8 == direction as u8 {
+        quoted.transport.source_port
+    } else {
+        quoted.transport.destination_port
+    };
+    match (by_rules(quoted, opener, port, maps), known) {
+        (Some(_), _) => Verdict::Allow(Related),
+        (None, Some(_)) => Verdict::Deny(FlowRevoked),
+        (None, None) => Verdict::Deny(NotAllowed),
+    }
 }
 
 #[inline(always)]

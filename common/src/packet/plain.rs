@@ -4,8 +4,8 @@
 //! with fewer steps; a test holds them to it. Anything else is `None`, and for those two to say.
 
 use super::{
-    Bytes, ETHERNET_LEN, Ethertype, Ipv4Header, Ipv6Header, Packet, header, protocol,
-    transport::{FirstBytes, Role, TcpRest, Transport, tcp_ending, tcp_role},
+    Bytes, ETHERNET_LEN, Ethertype, Fragment, Ipv4Header, Ipv6Header, Packet, header, protocol,
+    transport::{FIRST_LEN, FirstBytes, Role, TcpRest, Transport, tcp_ending, tcp_role},
 };
 
 header! {
@@ -37,6 +37,7 @@ pub fn plain_ipv4<B: Bytes>(frame: &B) -> Option<Packet<4>> {
         protocol: number,
         transport_offset: offset,
         transport_len,
+        fragment: Fragment::NONE,
         may_be_ipv6_fragment: false,
         transport: transport(frame, number, &first, offset, transport_len)?,
     })
@@ -60,6 +61,7 @@ pub fn plain_ipv6<B: Bytes>(frame: &B) -> Option<Packet<16>> {
         protocol: number,
         transport_offset: offset,
         transport_len,
+        fragment: Fragment::NONE,
         may_be_ipv6_fragment: false,
         transport: transport(frame, number, &first, offset, transport_len)?,
     })
@@ -93,13 +95,14 @@ fn transport<B: Bytes>(
             let least = size_of::<FirstBytes>() + size_of::<TcpRest>();
             (header_len >= least && header_len <= len).then(|| Transport {
                 ending: tcp_ending(flags),
-                ..Transport::with_ports(first, tcp_role(flags))
+                ..Transport::with_ports(first, tcp_role(flags), header_len as u16)
             })
         }
         protocol::UDP => {
             let length = usize::from(u16::from_be_bytes(first.third));
             let least = size_of::<FirstBytes>();
-            (length >= least && length <= len).then(|| Transport::with_ports(first, Role::Either))
+            (length >= least && length <= len)
+                .then(|| Transport::with_ports(first, Role::Either, FIRST_LEN))
         }
         _ => None,
     }

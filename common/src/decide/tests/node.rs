@@ -12,6 +12,9 @@ const NS_PER_SEC: u64 = 1_000_000_000;
 /// A flow key of either family.
 type AnyFlowKey = (IpAddr, u32, Port, Port, u32);
 
+/// A fragment's key of either family.
+type AnyFragmentKey = (IpAddr, IpAddr, u32, u32, u32);
+
 /// A pod, its policy and the maps, all of them in memory.
 pub(super) struct Node {
     pub(super) endpoint: Endpoint,
@@ -21,6 +24,7 @@ pub(super) struct Node {
     /// Leading bytes, and what holds where no longer ones match.
     pub(super) cidrs: Vec<(Vec<u8>, Peer)>,
     pub(super) flows: RefCell<BTreeMap<AnyFlowKey, Flow>>,
+    fragments: RefCell<BTreeMap<AnyFragmentKey, Fragment>>,
     pub(super) now_ns: Cell<u64>,
 }
 
@@ -45,6 +49,7 @@ impl Node {
             peers: BTreeMap::new(),
             cidrs: Vec::new(),
             flows: RefCell::default(),
+            fragments: RefCell::default(),
             now_ns: Cell::new(1_000_000 * NS_PER_SEC),
         }
     }
@@ -127,6 +132,19 @@ macro_rules! maps {
                 self.flows.borrow().get(&key).copied()
             }
 
+            fn make_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
+                assert!(self.flow(key).is_none(), "an entry that is there is not made");
+                self.set_flow(key, flow);
+            }
+
+            fn fragment(&self, key: &FragmentKey<$n>) -> Option<Fragment> {
+                self.fragments.borrow().get(&any(key)).copied()
+            }
+
+            fn set_fragment(&self, key: &FragmentKey<$n>, fragment: &Fragment) {
+                self.fragments.borrow_mut().insert(any(key), *fragment);
+            }
+
             fn set_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
                 let FlowKey { peer, ifindex, pod_port, peer_port, protocol } = *key;
                 let key = (IpAddr::from(peer.0), ifindex, pod_port, peer_port, protocol);
@@ -141,3 +159,11 @@ macro_rules! maps {
 }
 maps!(4);
 maps!(16);
+
+fn any<const N: usize>(key: &FragmentKey<N>) -> AnyFragmentKey
+where
+    IpAddr: From<[u8; N]>,
+{
+    let FragmentKey { source, destination, hook, identification, protocol } = *key;
+    (source.0.into(), destination.0.into(), hook, identification, protocol)
+}

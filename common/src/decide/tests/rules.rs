@@ -249,7 +249,7 @@ fn icmp_and_other_protocols_pass_by_everything_alone() {
         let (from, to) = between(net, Ends::of(net).friend, direction);
         for frame in [
             Frame::echo_request(from, to, 7),
-            Frame::icmp(from, to, 3, 4, [0; 4]),
+            Frame::icmp(from, to, 13, 0, [0; 4]),
             Frame::ip(from, to, 2, &[0; 8]),
             Frame::ip(from, to, 47, &[]),
             Frame::ip(from, to, 255, &[]),
