@@ -3,17 +3,22 @@
 //! The same functions run in the kernel and in user space; the maps are behind [`Maps`]. Owns the
 //! order in which the reasons for a verdict are looked at; `steps` has what headers say,
 //! `policy` what rules and flows do.
-//! Invariants: for an isolated pod, nothing passes that was not read completely. No verdict is
-//! remembered in the direction that rules decide: they are asked for every packet. Where [`quick`]
-//! has an answer, [`decide`] has the same.
+//! Invariants: for an isolated pod, nothing passes that was not read completely. What is remembered
+//! of a verdict ([`memo`], flow entries) is of one epoch of the endpoint, and any change of what rules
+//! say of its packets gives it another. Where [`quick`] has an answer, [`decide`] has the same.
 
+pub mod memo;
 mod policy;
 mod steps;
 
-use self::{policy::by_policy, steps::AtOnce};
+use self::{
+    memo::{Memo, Question},
+    policy::by_policy,
+    steps::AtOnce,
+};
 use crate::{
     key::{Address, FlowKey, FragmentKey, Port, RuleKey},
-    packet::{self, Bytes, Network, Packet},
+    packet::{self, Bytes, Network, Plain},
     value::{Endpoint, Flow, Fragment, Peer, PortSet, flags},
     verdict::{
         AllowReason::{NeighbourDiscovery, NotIsolated, OwnNode},
@@ -49,6 +54,16 @@ pub trait Maps<const N: usize> {
     #[inline(always)]
     fn allows(&self, key: &RuleKey, protocol: u8, port: Port) -> bool {
         allows_in(self, key, protocol, port)
+    }
+    /// Calls a function with the place that keeps the answer to a question, if answers are kept.
+    #[inline(always)]
+    fn with_memo<R>(
+        &self,
+        question: &Question<N>,
+        call: impl FnOnce(&mut Memo<N>) -> R,
+    ) -> Option<R> {
+        let _: (&Question<N>, _) = (question, call);
+        None
     }
     /// Of `flows_v4` or `flows_v6`.
     fn flow(&self, key: &FlowKey<N>) -> Option<Flow>;
@@ -102,40 +117,40 @@ impl<B, M> Clone for Met<'_, B, M> {
 impl<B, M> Copy for Met<'_, B, M> {}
 
 /// The verdict on a packet of the common kind ([`packet::plain_ipv4`]), if look-ups alone give it:
-/// nothing is written. `None` leaves it to [`decide`].
+/// no flow entry is written. `None` leaves it to [`decide`].
 #[inline(always)]
-pub fn quick<B, M>(hook: &Hook, endpoint: &Endpoint, frame: &B, maps: &M) -> Option<Verdict>
+pub fn quick<B, M>(met: &Met<'_, B, M>) -> Option<Verdict>
 where
     B: Bytes,
     M: Maps<4> + Maps<16>,
 {
-    if hook.vlan_tagged || hook.from_itself {
-        return None;
-    }
-    if packet::is_ipv4(frame)? {
-        quick_ip(hook, endpoint, &endpoint.ipv4, &packet::plain_ipv4(frame)?, maps)
+    if packet::is_ipv4(met.frame)? {
+        quick_ip(met, &met.endpoint.ipv4, || packet::plain_ipv4(met.frame))
     } else {
-        quick_ip(hook, endpoint, &endpoint.ipv6, &packet::plain_ipv6(frame)?, maps)
+        quick_ip(met, &met.endpoint.ipv6, || packet::plain_ipv6(met.frame))
     }
 }
 
 #[inline(always)]
-fn quick_ip<const N: usize, M: Maps<N>>(
-    hook: &Hook,
-    endpoint: &Endpoint,
+fn quick_ip<const N: usize, B, M: Maps<N>>(
+    met: &Met<'_, B, M>,
     own: &Address<N>,
-    packet: &Packet<N>,
-    maps: &M,
+    plain: impl FnOnce() -> Option<Plain<N>>,
 ) -> Option<Verdict> {
+    let Met { hook, endpoint, maps, .. } = *met;
+    if hook.vlan_tagged || hook.from_itself {
+        return None;
+    }
+    let Plain { source, destination, protocol, transport } = &plain()?;
     if hook.from_own_node {
         return Some(Verdict::Allow(OwnNode)); // 1
     }
-    let (local, remote) = ends(hook, packet);
+    let (local, remote) = hook.ends(source, destination);
     let odd_source = matches!(hook.direction, Direction::Egress) && local != own;
     if odd_source || remote == own {
         return None;
     }
-    let asked = Asked { endpoint, remote, protocol: packet.protocol, transport: &packet.transport };
+    let asked = Asked { endpoint, remote, protocol: *protocol, transport };
     by_policy::<N, false, M>(hook, &asked, maps)
 }
 
@@ -209,15 +224,14 @@ const fn unreadable(hook: &Hook, endpoint: &Endpoint, reason: DropReason) -> Ver
     }
 }
 
-/// The pod's end and the other one.
-#[inline(always)]
-const fn ends<'a, const N: usize>(
-    hook: &Hook,
-    packet: &'a Packet<N>,
-) -> (&'a Address<N>, &'a Address<N>) {
-    match hook.direction {
-        Direction::Ingress => (&packet.destination, &packet.source),
-        Direction::Egress => (&packet.source, &packet.destination),
+impl Hook {
+    /// The pod's end and the other one.
+    #[inline(always)]
+    const fn ends<'a, T>(&self, source: &'a T, destination: &'a T) -> (&'a T, &'a T) {
+        match self.direction {
+            Direction::Ingress => (destination, source),
+            Direction::Egress => (source, destination),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(crate) use plain::is_ipv4;
-pub use plain::{plain_ipv4, plain_ipv6};
+pub use plain::{Plain, plain_ipv4, plain_ipv6};
 pub use quoted::{Quoted, quoted_ipv4, quoted_ipv6};
 pub use transport::{Ending, Role, Transport};
 

@@ -7,6 +7,7 @@
 mod context;
 mod events;
 mod floor;
+mod globals;
 mod maps;
 mod programs;
 mod reject;

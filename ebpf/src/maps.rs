@@ -4,18 +4,23 @@
 use aya_ebpf::{
     bindings::BPF_ANY,
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie},
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use bulkhead_common::{
     abi,
-    decide::{self, Maps},
+    decide::{
+        self, Maps,
+        memo::{Memo, Question},
+    },
     event::Event,
     key::{Address, FlowKey, FragmentKey, Ipv4, Ipv6, Port, RuleKey},
     packet::Packet,
     value::{AnswerBucket, Counter, Endpoint, Flow, Fragment, Peer, PortRange, PortSet},
     verdict::{Direction, DropReason, Verdict},
 };
+
+use crate::globals;
 
 const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
@@ -47,6 +52,10 @@ static FRAGMENTS_V4: LruHashMap<FragmentKey<4>, Fragment, { abi::FRAGMENTS as us
 #[btf_map]
 static FRAGMENTS_V6: LruHashMap<FragmentKey<16>, Fragment, { abi::FRAGMENTS as usize }> =
     LruHashMap::new();
+#[btf_map]
+static MEMOS_V4: PerCpuArray<Memo<4>, { abi::MEMOS as usize }> = PerCpuArray::new();
+#[btf_map]
+static MEMOS_V6: PerCpuArray<Memo<16>, { abi::MEMOS as usize }> = PerCpuArray::new();
 #[btf_map]
 static FLOWS_MADE: PerCpuArray<u64, 2> = PerCpuArray::new();
 #[btf_map]
@@ -97,6 +106,12 @@ pub(crate) fn count(block: u32, direction: Direction, verdict: Verdict, bytes: u
             (*counter).bytes += bytes;
         }
     }
+}
+
+/// Whether there is something in a block's budget.
+#[inline(always)]
+pub(crate) fn has_event_budget(block: u32) -> bool {
+    EVENT_BUDGETS.get(block).is_some_and(|budget| *budget > 0)
 }
 
 /// Takes one event out of a block's budget, which the agent fills up from time to time.
@@ -218,7 +233,7 @@ pub(crate) fn packet<const N: usize>() -> Option<&'static mut Packet<N>> {
 pub(crate) struct Tables<const CALLS: bool>;
 
 macro_rules! maps {
-    ($n:literal, $family:literal, $identity:ident($($word:literal),+), $peers:ident, $cidrs:ident, $flows:ident, $fragments:ident) => {
+    ($n:literal, $family:literal, $identity:ident($($word:literal),+), $peers:ident, $cidrs:ident, $memos:ident, $flows:ident, $fragments:ident) => {
         impl<const CALLS: bool> Maps<$n> for Tables<CALLS> {
             #[inline(always)]
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
@@ -263,6 +278,21 @@ macro_rules! maps {
             }
 
             #[inline(always)]
+            fn with_memo<R>(
+                &self,
+                question: &Question<$n>,
+                call: impl FnOnce(&mut Memo<$n>) -> R,
+            ) -> Option<R> {
+                if CALLS {
+                    // Off the common path, it would only cost the verifier time.
+                    return None;
+                }
+                let memo = $memos.get_ptr_mut(question.place(abi::MEMOS))?;
+                // SAFETY: this CPU's own slot, and a program is not interrupted by itself on one CPU.
+                Some(call(unsafe { &mut *memo }))
+            }
+
+            #[inline(always)]
             fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {
                 // SAFETY: copied out at once. Another CPU may replace the flow meanwhile: each of
                 // its fields is still one that was written for this key or a later one.
@@ -298,10 +328,16 @@ macro_rules! maps {
             #[inline(always)]
             fn now_ns(&self) -> u64 {
                 // SAFETY: reads a clock.
-                unsafe { bpf_ktime_get_ns() }
+                unsafe {
+                    if globals::coarse_clock() {
+                        bpf_ktime_get_coarse_ns()
+                    } else {
+                        bpf_ktime_get_ns()
+                    }
+                }
             }
         }
     };
 }
-maps!(4, 0, identity_v4(0), PEERS_V4, CIDRS_V4, FLOWS_V4, FRAGMENTS_V4);
-maps!(16, 1, identity_v6(0, 1, 2, 3), PEERS_V6, CIDRS_V6, FLOWS_V6, FRAGMENTS_V6);
+maps!(4, 0, identity_v4(0), PEERS_V4, CIDRS_V4, MEMOS_V4, FLOWS_V4, FRAGMENTS_V4);
+maps!(16, 1, identity_v6(0, 1, 2, 3), PEERS_V6, CIDRS_V6, MEMOS_V6, FLOWS_V6, FRAGMENTS_V6);

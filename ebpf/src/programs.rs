@@ -8,13 +8,13 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use bulkhead_common::{
     abi,
-    decide::{self, Steps as _},
+    decide::{self, Met, Steps as _},
     verdict::{AllowReason, Direction, DropReason, Verdict},
 };
 
 use crate::{
     context::Frame,
-    events,
+    events, globals,
     maps::{self, Tables},
     reject,
     steps::Calls,
@@ -39,6 +39,7 @@ fn act(ctx: &TcContext, direction: Direction, seen: u32) -> i32 {
     match reason {
         // Other programs at this hook still run.
         PASSES => TC_ACT_UNSPEC,
+        DROPS => TC_ACT_SHOT,
         reason => deny(ctx.skb.skb, direction as u32, reason),
     }
 }
@@ -47,55 +48,43 @@ const TO_POD: u32 = Direction::Ingress as u32;
 const FROM_POD: u32 = Direction::Egress as u32;
 /// What [`judge`] returns for a packet that passes: the number of no drop reason.
 const PASSES: u32 = u8::MAX as u32;
+/// What [`glance`] returns for a packet of which nobody is told: the number of no drop reason, too.
+const DROPS: u32 = PASSES + 1;
 /// What [`glance`] returns where it has no verdict.
-const UNDECIDED: u32 = PASSES + 1;
+const UNDECIDED: u32 = PASSES + 2;
 
-/// The agent sets it to have every packet judged, and logged, by [`judge`].
-#[unsafe(no_mangle)]
-#[expect(unsafe_code, reason = "the agent finds it by its name")]
-// SAFETY: nothing else in the object has this name.
-static JUDGE_ALL: u8 = 0;
-
-/// Judges a packet of the common kind by look-ups, and counts it: its drop reason, [`PASSES`], or
-/// [`UNDECIDED`] if that cannot be told at a glance.
+/// Judges a packet of the common kind by look-ups, and counts it: its drop reason, [`PASSES`],
+/// [`DROPS`], or [`UNDECIDED`] if that cannot be told at a glance.
 #[inline(never)]
 fn glance<const DIRECTION: u32>(ctx: &TcContext) -> u32 {
-    match verdict_at_a_glance(ctx, Direction::from_number(DIRECTION)) {
-        Some(Verdict::Allow(_)) => PASSES,
-        Some(Verdict::Deny(reason)) => reason as u32,
-        None => UNDECIDED,
-    }
-}
-
-#[inline(always)]
-fn verdict_at_a_glance(ctx: &TcContext, direction: Direction) -> Option<Verdict> {
-    let frame = Frame::again(ctx);
-    let endpoint = maps::endpoint(frame.ifindex())?;
-    let hook = frame.hook(direction, endpoint.counters);
+    let frame = &Frame::again(ctx);
+    let direction = Direction::from_number(DIRECTION);
+    let Some(endpoint) = maps::endpoint(frame.ifindex()) else {
+        return UNDECIDED;
+    };
+    let hook = &frame.hook(direction, endpoint.counters);
     if matches!(direction, Direction::Egress) {
         frame.tag(endpoint.counters);
     }
-    if reject::is_marked(ctx) || is_set(&JUDGE_ALL) {
-        return None;
+    if reject::is_marked(ctx) || globals::judge_all() {
+        return UNDECIDED;
     }
     let epoch = maps::epoch(endpoint);
-    let verdict = decide::quick(&hook, endpoint, &frame, &Tables::<false>)?;
-    if maps::epoch(endpoint) != epoch {
-        return None;
+    match decide::quick(&Met { hook, endpoint, frame, maps: &Tables::<false> }) {
+        Some(verdict) if maps::epoch(endpoint) == epoch => {
+            maps::count(endpoint.counters, direction, verdict, frame.wire_len());
+            match verdict {
+                Verdict::Allow(_) => PASSES,
+                Verdict::Deny(_)
+                    if !reject::is_wanted(endpoint) && !events::is_reported(endpoint) =>
+                {
+                    DROPS
+                }
+                Verdict::Deny(reason) => reason as u32,
+            }
+        }
+        Some(_) | None => UNDECIDED,
     }
-    maps::count(endpoint.counters, direction, verdict, frame.wire_len());
-    Some(verdict)
-}
-
-/// The value of a global that the agent may have set before it loaded the programs.
-#[inline(always)]
-#[expect(
-    unsafe_code,
-    reason = "the compiler must not take the value for what stands in the source"
-)]
-fn is_set(global: &u8) -> bool {
-    // SAFETY: reads through a reference.
-    unsafe { core::ptr::read_volatile(&raw const *global) != 0 }
 }
 
 // Global functions: the verifier goes through each once and by itself, whatever leads to it. Their
@@ -136,7 +125,7 @@ extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
         }
     };
     maps::count(endpoint.counters, direction, verdict, frame.wire_len());
-    if is_set(&JUDGE_ALL) {
+    if globals::judge_all() {
         log(skb, direction as u32, verdict.column());
     }
     match verdict {

@@ -115,7 +115,7 @@ fn icmp_and_other_protocols_pass_only_where_everything_does() {
                 for frame in [
                     Frame::echo_request(from, to, 7),
                     Frame::echo_reply(from, to, 8),
-                    Frame::icmp(from, to, 3, 3, [0; 4]),
+                    Frame::icmp(from, to, 13, 0, [0; 4]),
                     Frame::ip(from, to, 47, &[0; 8]),
                     Frame::ip(from, to, 2, &[0; 8]),
                 ] {

@@ -13,6 +13,7 @@ use aya::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         tc::{SchedClassifierLink, TcAttachOptions},
     },
+    util::KernelVersion,
 };
 use bulkhead_common::{
     abi::{self, name},
@@ -35,6 +36,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 /// The programs' global that has every packet judged, and logged, at length.
 const JUDGE_ALL: &str = "JUDGE_ALL";
+/// The programs' global that has them read a clock of Linux 5.11 that costs less.
+const COARSE_CLOCK: &str = "COARSE_CLOCK";
 
 /// How the programs are loaded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,6 +65,10 @@ pub struct Kernel {
     links: BTreeMap<u32, Links>,
 }
 
+fn has_coarse_clock() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 11, 0))
+}
+
 impl Kernel {
     /// Loads programs and maps; attaches nothing.
     ///
@@ -73,6 +80,7 @@ impl Kernel {
         let mut ebpf = EbpfLoader::new()
             .override_global(aya_log::LEVEL, &log_level, options.debug_log)
             .override_global(JUDGE_ALL, &u8::from(options.debug_log), true)
+            .override_global(COARSE_CLOCK, &u8::from(has_coarse_clock()), true)
             .load(OBJECT)
             .context(
                 "cannot create the eBPF maps; this needs root, or the capabilities CAP_BPF, \

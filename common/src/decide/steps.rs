@@ -4,7 +4,7 @@
 //! goes through each of them once.
 
 use super::{
-    Asked, Hook, Maps, Met, ends,
+    Asked, Hook, Maps, Met,
     policy::{self, is_node},
     unaddressed, unreadable,
 };
@@ -174,7 +174,7 @@ where
     if matches!(packet.transport.role, Role::NeighbourDiscovery) {
         return Verdict::Allow(NeighbourDiscovery).column(); // 3
     }
-    let (local, remote) = ends(hook, packet);
+    let (local, remote) = hook.ends(&packet.source, &packet.destination);
     if matches!(hook.direction, Direction::Egress)
         && endpoint.flags & flags::CHECK_SOURCE != 0
         && local != own
@@ -249,7 +249,7 @@ const fn asked<'a, const N: usize, B, M>(
     met: &Met<'a, B, M>,
     packet: &'a Packet<N>,
 ) -> Asked<'a, N> {
-    let (_, remote) = ends(met.hook, packet);
+    let (_, remote) = met.hook.ends(&packet.source, &packet.destination);
     let (protocol, transport) = (packet.protocol, &packet.transport);
     Asked { endpoint: met.endpoint, remote, protocol, transport }
 }

@@ -384,7 +384,9 @@ fn a_packet_of_its_own_that_comes_back_translated_passes() {
                 vlan_tagged: false,
             };
             let frame = open((source, pod), 80).bytes();
-            assert_eq!(quick(&hook, &node.endpoint, &Linear(&frame), &node).is_none(), from_itself);
+            let met =
+                Met { hook: &hook, endpoint: &node.endpoint, frame: &Linear(&frame), maps: &node };
+            assert_eq!(quick(&met).is_none(), from_itself);
             decide(&hook, &node.endpoint, &Linear(&frame), &node)
         };
         assert_eq!(meet(true, pod), Allow(Itself));

@@ -94,7 +94,12 @@ impl Node {
             from_itself: false,
             vlan_tagged: false,
         };
-        let at_a_glance = quick(&hook, &self.endpoint, &Linear(frame), self);
+        let at_a_glance = quick(&Met {
+            hook: &hook,
+            endpoint: &self.endpoint,
+            frame: &Linear(frame),
+            maps: self,
+        });
         let verdict = decide(&hook, &self.endpoint, &Linear(frame), self);
         assert!(at_a_glance.is_none_or(|glance| glance == verdict), "{at_a_glance:?}, {verdict:?}");
         verdict
