@@ -40,6 +40,7 @@ pub struct Programs {
     /// What was loaded.
     pub kernel: Kernel,
     memory: FakeKernel,
+    epoch: u32,
     started: Instant,
     /// Of every block that was met, by the last look at the kernel.
     counts: BTreeMap<u32, Vec<Count>>,
@@ -64,7 +65,7 @@ impl Programs {
     pub fn with_pod(flags: u32) -> Self {
         let mut programs = Self::empty();
         programs.execute(&pod::rules());
-        programs.set_pod(flags, 1);
+        programs.set_pod(flags);
         programs
     }
 
@@ -80,6 +81,7 @@ impl Programs {
         let mut programs = Self {
             kernel,
             memory: FakeKernel::default(),
+            epoch: 0,
             started: Instant::now(),
             counts: BTreeMap::new(),
         };
@@ -89,9 +91,10 @@ impl Programs {
         programs
     }
 
-    /// Changes the pod's flags and epoch.
-    pub fn set_pod(&mut self, flags: u32, epoch: u32) {
-        let endpoint = pod::endpoint(flags, epoch);
+    /// Changes the pod's flags, and its epoch.
+    pub fn set_pod(&mut self, flags: u32) {
+        self.epoch += 1;
+        let endpoint = pod::endpoint(flags, self.epoch);
         self.execute(&[Op::SetEndpoint { ifindex: pod::IFINDEX, endpoint }]);
     }
 
@@ -214,7 +217,7 @@ pub fn shared(flags: u32) -> Shared {
     let mut guard = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
     let programs = guard.get_or_insert_with(|| Programs::with_pod(flags));
     programs.forget_flows();
-    programs.set_pod(flags, 1);
+    programs.set_pod(flags);
     programs.moved();
     Shared(guard)
 }

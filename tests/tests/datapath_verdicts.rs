@@ -269,11 +269,11 @@ fn a_policy_change_cuts_established_flows_in_both_directions() {
         assert_eq!(programs.to_pod(&open), Allow(NotIsolated));
         assert_eq!(programs.from_pod(&reply), Allow(Reply));
 
-        programs.set_pod(ISOLATED | flags::CHECK_SOURCE, 2);
+        programs.set_pod(ISOLATED | flags::CHECK_SOURCE);
         assert_eq!(programs.from_pod(&reply), Deny(FlowRevoked));
         assert_eq!(programs.to_pod(&data), Deny(NotAllowed));
 
-        programs.set_pod(flags::ISOLATED_EGRESS | flags::CHECK_SOURCE, 3);
+        programs.set_pod(flags::ISOLATED_EGRESS | flags::CHECK_SOURCE);
         assert_eq!(programs.to_pod(&data), Allow(NotIsolated));
         assert_eq!(programs.from_pod(&reply), Allow(Reply), "allowed again, it goes on");
     }

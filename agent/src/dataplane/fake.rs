@@ -8,7 +8,10 @@ use std::{
 };
 
 use bulkhead_common::{
-    decide::{Maps, is_in_ranges},
+    decide::{
+        Maps, is_in_ranges,
+        memo::{Memo, Question},
+    },
     key::{Address, FlowKey, FragmentKey, Ipv4, Ipv6, Port, RuleKey},
     value::{Endpoint, Flow, Fragment, Peer, PortRange, PortSet},
 };
@@ -33,6 +36,11 @@ pub struct FakeKernel {
     pub fragments_v4: RefCell<HashMap<FragmentKey<4>, Fragment>>,
     /// Fragments of IPv6.
     pub fragments_v6: RefCell<HashMap<FragmentKey<16>, Fragment>>,
+    /// What rules said of IPv4. Nothing is ever forgotten, unlike in the kernel: an answer that a
+    /// change does not reach is found.
+    memos_v4: RefCell<HashMap<Question<4>, Memo<4>>>,
+    /// What rules said of IPv6.
+    memos_v6: RefCell<HashMap<Question<16>, Memo<16>>>,
     peers_v4: HashMap<Ipv4, Peer>,
     peers_v6: HashMap<Ipv6, Peer>,
     cidrs: PrefixMap<Peer>,
@@ -78,7 +86,7 @@ impl FakeKernel {
 }
 
 macro_rules! maps {
-    ($n:literal, $peers:ident, $flows:ident, $fragments:ident) => {
+    ($n:literal, $peers:ident, $memos:ident, $flows:ident, $fragments:ident) => {
         impl Maps<$n> for FakeKernel {
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
                 self.$peers.get(address).copied()
@@ -95,6 +103,15 @@ macro_rules! maps {
             fn is_in_ranges(&self, set: &PortSet, protocol: u8, port: Port) -> bool {
                 let range = |index| self.range(index);
                 is_in_ranges(set, protocol, port, range)
+            }
+
+            fn with_memo<R>(
+                &self,
+                question: &Question<$n>,
+                call: impl FnOnce(&mut Memo<$n>) -> R,
+            ) -> Option<R> {
+                let mut memos = self.$memos.borrow_mut();
+                Some(call(memos.entry(*question).or_insert(Memo::EMPTY)))
             }
 
             fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {
@@ -123,5 +140,5 @@ macro_rules! maps {
         }
     };
 }
-maps!(4, peers_v4, flows_v4, fragments_v4);
-maps!(16, peers_v6, flows_v6, fragments_v6);
+maps!(4, peers_v4, memos_v4, flows_v4, fragments_v4);
+maps!(16, peers_v6, memos_v6, flows_v6, fragments_v6);

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What is asked of an endpoint's rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Question<const N: usize> {
     /// The other end.

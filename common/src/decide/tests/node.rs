@@ -25,6 +25,9 @@ pub(super) struct Node {
     pub(super) cidrs: Vec<(Vec<u8>, Peer)>,
     pub(super) flows: RefCell<BTreeMap<AnyFlowKey, Flow>>,
     fragments: RefCell<BTreeMap<AnyFragmentKey, Fragment>>,
+    /// Two places of each family, which every question contends for.
+    memos_v4: RefCell<[Memo<4>; 2]>,
+    memos_v6: RefCell<[Memo<16>; 2]>,
     pub(super) now_ns: Cell<u64>,
 }
 
@@ -50,6 +53,8 @@ impl Node {
             cidrs: Vec::new(),
             flows: RefCell::default(),
             fragments: RefCell::default(),
+            memos_v4: RefCell::new([Memo::EMPTY; 2]),
+            memos_v6: RefCell::new([Memo::EMPTY; 2]),
             now_ns: Cell::new(1_000_000 * NS_PER_SEC),
         }
     }
@@ -82,6 +87,12 @@ impl Node {
         }
     }
 
+    /// Changes the endpoint, or what it reads of the maps: that has another epoch.
+    pub(super) fn change_endpoint(&mut self, change: impl FnOnce(&mut Endpoint)) {
+        change(&mut self.endpoint);
+        self.endpoint.epoch += 1;
+    }
+
     pub(super) fn meet(&self, direction: Direction, frame: &Frame) -> Verdict {
         self.meet_bytes(direction, &frame.bytes())
     }
@@ -111,7 +122,7 @@ impl Node {
 }
 
 macro_rules! maps {
-    ($n:literal) => {
+    ($n:literal, $memos:ident) => {
         impl Maps<$n> for Node {
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
                 self.peers.get(&IpAddr::from(address.0)).copied()
@@ -129,6 +140,14 @@ macro_rules! maps {
             fn is_in_ranges(&self, set: &PortSet, protocol: u8, port: Port) -> bool {
                 let range = |index: u32| self.ranges.get(index as usize).copied();
                 is_in_ranges(set, protocol, port, range)
+            }
+
+            fn with_memo<R>(
+                &self,
+                question: &Question<$n>,
+                call: impl FnOnce(&mut Memo<$n>) -> R,
+            ) -> Option<R> {
+                self.$memos.borrow_mut().get_mut(question.place(2) as usize).map(call)
             }
 
             fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {
@@ -162,8 +181,8 @@ macro_rules! maps {
         }
     };
 }
-maps!(4);
-maps!(16);
+maps!(4, memos_v4);
+maps!(16, memos_v6);
 
 fn any<const N: usize>(key: &FragmentKey<N>) -> AnyFragmentKey
 where
