@@ -10,6 +10,7 @@
 //! - [`burst`]: many flows at once,
 //! - [`cluster`]: a node with pods, manifests, and the agent,
 //! - [`driven`]: the agent without its loop,
+//! - [`dump`]: what `tcpdump` says of them,
 //! - [`scrape`]: what the agent's pages say,
 //! - [`probe`]: what an application in a pod sees,
 //! - [`stack`]: connections through Bulkhead, and through others that enforce policies,
@@ -21,6 +22,7 @@ pub mod burst;
 pub mod cluster;
 pub mod conformance;
 pub mod driven;
+pub mod dump;
 pub mod pod;
 pub mod probe;
 pub mod program;

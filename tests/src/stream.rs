@@ -233,7 +233,7 @@ pub fn without_tail_probes(inside: &Namespace) {
 }
 
 /// The first one that the thread may use.
-fn stay_on_one_cpu() {
+pub fn stay_on_one_cpu() {
     let this = Pid::from_raw(0);
     let allowed = sched_getaffinity(this).expect("CPUs");
     let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu) == Ok(true));
