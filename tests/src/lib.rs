@@ -16,6 +16,7 @@
 //! - [`stack`]: connections through Bulkhead, and through others that enforce policies,
 //! - [`station`]: one end of such flows,
 //! - [`stream`]: steady traffic of which no bit may be lost,
+//! - [`translation`]: services, as a proxy translates them,
 //! - [`wire`]: whole frames, sent and captured.
 
 pub mod burst;
@@ -31,4 +32,5 @@ pub mod stack;
 pub mod station;
 pub mod statistics;
 pub mod stream;
+pub mod translation;
 pub mod wire;
