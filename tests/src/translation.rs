@@ -1,5 +1,6 @@
-//! Services, as a proxy translates them on the node: DNAT to a pod, and a node's address as the source
-//! where a pod's answer would otherwise not come back (nftables, in the node's namespace).
+//! What others on the node do to packets, with nftables: services, as a proxy translates them (DNAT to
+//! a pod, and a node's address as the source where a pod's answer would otherwise not come back), and
+//! connection tracking.
 //!
 //! Owns no policy. The addresses of pods and of services are given; nothing is derived from the agent.
 
@@ -102,7 +103,26 @@ pub fn translate(node: &Namespace, services: &[Service], masquerade: Masquerade)
             }}
         }}\n"
     );
+    nft(node, &rules);
+}
+
+/// Has the node track connections. To do so it puts fragments together, and takes what it forwards
+/// apart again.
+///
+/// # Panics
+/// When `nft` is not installed, or refuses.
+pub fn track(node: &Namespace) {
+    let rules = "table inet tracked {
+            chain before {
+                type filter hook prerouting priority filter;
+                ct state invalid drop
+            }
+        }\n";
+    nft(node, rules);
+}
+
+fn nft(node: &Namespace, rules: &str) {
     let mut nft = node.command("nft");
     nft.args(["-f", "-"]);
-    run(nft, &rules).expect("nft, of nftables");
+    run(nft, rules).expect("nft, of nftables");
 }
