@@ -6,7 +6,7 @@ use bulkhead_common::packet::protocol::{ICMP, ICMPV6, TCP, UDP};
 
 /// What is wrong with the checksums of a packet, from the IP header on; `None`: nothing is.
 pub fn wrong(packet: &[u8]) -> Option<&'static str> {
-    let Some((header, protocol, addresses, transport)) = parts(packet) else {
+    let Some(Parts { header, protocol, addresses, transport }) = parts(packet) else {
         return Some("it is cut short, or of no kind that is known here");
     };
     if packet[0] >> 4 == 4 && sum(&[header]) != 0xffff {
@@ -22,19 +22,34 @@ pub fn wrong(packet: &[u8]) -> Option<&'static str> {
     (sum != 0xffff).then_some("the transport's checksum is wrong")
 }
 
-/// Header, protocol, both addresses, and what follows the header, up to where the header says.
-fn parts(packet: &[u8]) -> Option<(&[u8], u8, &[u8], &[u8])> {
+/// Of an IP packet.
+struct Parts<'a> {
+    header: &'a [u8],
+    protocol: u8,
+    /// Both, one behind the other.
+    addresses: &'a [u8],
+    /// What follows the header, up to where the header says that it ends.
+    transport: &'a [u8],
+}
+
+fn parts(packet: &[u8]) -> Option<Parts<'_>> {
     let number = |at| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]).into());
     match packet.first()? >> 4 {
         4 => {
             let len = usize::from(packet.first()? & 0xf) * 4;
-            let transport = packet.get(len..number(2)?)?;
-            Some((packet.get(..len)?, *packet.get(9)?, packet.get(12..20)?, transport))
+            Some(Parts {
+                header: packet.get(..len)?,
+                protocol: *packet.get(9)?,
+                addresses: packet.get(12..20)?,
+                transport: packet.get(len..number(2)?)?,
+            })
         }
-        6 => {
-            let transport = packet.get(40..40 + number(4)?)?;
-            Some((packet.get(..40)?, *packet.get(6)?, packet.get(8..40)?, transport))
-        }
+        6 => Some(Parts {
+            header: packet.get(..40)?,
+            protocol: *packet.get(6)?,
+            addresses: packet.get(8..40)?,
+            transport: packet.get(40..40 + number(4)?)?,
+        }),
         _ => None,
     }
 }
