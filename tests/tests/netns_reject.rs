@@ -20,6 +20,7 @@ use bulkhead_tests::{
 };
 
 const SERVER: Member = Member::bridged("server", 10);
+const FAR_SERVER: Member = Member::routed("far-server", 10);
 const CLIENT: Member = Member::bridged("client", 11);
 /// Behind a route.
 const FAR: Member = Member::routed("far", 12);
@@ -111,17 +112,17 @@ fn denied(cluster: &Cluster, before: &bulkhead_tests::scrape::Page) -> u64 {
 
 #[test]
 fn every_answer_is_right_for_its_receiver_and_for_tcpdump() {
-    let mut cluster = Cluster::start(&[SERVER, CLIENT, FAR]);
+    let mut cluster = Cluster::start(&[SERVER, FAR_SERVER, CLIENT, FAR]);
     for (closed, direction, from) in [
-        ("server", "Ingress", "client"),
-        ("server", "Ingress", "far"),
+        ("server, far-server", "Ingress", "client"),
+        ("server, far-server", "Ingress", "far"),
         ("client", "Egress", "client"),
         ("far", "Egress", "far"),
     ] {
         cluster.apply(&reject(closed, direction));
         let (wire, inside) = (Wire::open(cluster.pod(from)), cluster.inside(from));
         let dump = Dump::start(inside);
-        for to in SERVER.addresses() {
+        for to in [SERVER, FAR_SERVER].into_iter().flat_map(Member::addresses) {
             let before = cluster.metrics();
             let error = connect(inside, to, PORT, DEADLINE).expect_err("it is denied");
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
@@ -154,26 +155,26 @@ fn resets_for_a_large_send(cluster: &Cluster, sender: &str, stream: &TcpStream, 
 
 #[test]
 fn a_large_send_through_a_cut_connection_is_answered_by_a_reset() {
-    let mut cluster = Cluster::start(&[SERVER, CLIENT, FAR]);
-    let listener = listen(cluster.inside("server"), PORT);
-    for from in [CLIENT, FAR] {
-        for (from_ip, to) in from.addresses().into_iter().zip(SERVER.addresses()) {
+    let mut cluster = Cluster::start(&[SERVER, FAR_SERVER, CLIENT, FAR]);
+    for (from, server) in [(CLIENT, SERVER), (FAR, SERVER), (FAR, FAR_SERVER)] {
+        let listener = listen(cluster.inside(server.name), PORT);
+        for (from_ip, to) in from.addresses().into_iter().zip(server.addresses()) {
             for directions in ["Ingress", "Ingress, Egress"] {
                 cluster.apply("");
                 let connection = Connection::open(cluster.inside(from.name), &listener, to);
-                let Connection { client, server } = &connection;
+                let Connection { client, server: other } = &connection;
                 // So that the window is open, and what is sent next leaves in one piece.
-                for (sender, receiver) in [(client, server), (server, client)] {
+                for (sender, receiver) in [(client, other), (other, client)] {
                     for _ in 0..20 {
                         say(sender, &[0; A_LOT]);
                         expect_heard(receiver, &[0; A_LOT]);
                     }
                 }
-                cluster.apply(&reject("server", directions));
+                cluster.apply(&reject(server.name, directions));
                 if directions == "Ingress" {
                     resets_for_a_large_send(&cluster, from.name, client, to);
                 } else {
-                    resets_for_a_large_send(&cluster, "server", server, from_ip);
+                    resets_for_a_large_send(&cluster, server.name, other, from_ip);
                 }
                 connection.abort();
             }
