@@ -139,6 +139,21 @@ fn every_answer_is_right_for_its_receiver_and_for_tcpdump() {
     }
 }
 
+#[test]
+fn a_client_that_nobody_may_reach_is_refused_all_the_same() {
+    let mut cluster = Cluster::start(&[SERVER, FAR_SERVER, CLIENT, FAR]);
+    cluster.apply(&reject("server, far-server, client, far", "Ingress"));
+    for from in ["client", "far"] {
+        for to in [SERVER, FAR_SERVER].into_iter().flat_map(Member::addresses) {
+            let before = cluster.metrics();
+            // The reset is a reply to what it opened.
+            let error = connect(cluster.inside(from), to, PORT, DEADLINE).expect_err("denied");
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{from} to {to}: {error}");
+            assert_eq!(denied(&cluster, &before), 1, "{from} to {to}");
+        }
+    }
+}
+
 /// Sends much at once through a connection that was cut; the answers that came for it.
 fn resets_for_a_large_send(cluster: &Cluster, sender: &str, stream: &TcpStream, from: IpAddr) {
     let wire = Wire::open(cluster.pod(sender));
