@@ -53,8 +53,8 @@ enum Answer {
 
 use Answer::{Reset, Unreachable};
 
-/// The answer that a captured frame is, if it is one from this address. Its checksums are right.
-fn answer(frame: &[u8], from: IpAddr) -> Option<Answer> {
+/// The answer that a captured frame is, and from whom. Its checksums are right.
+fn answer(frame: &[u8]) -> Option<(Answer, IpAddr)> {
     let packet = &frame[NETWORK..];
     let (protocol, source, transport): (u8, IpAddr, &[u8]) = match frame[12..NETWORK] {
         [0x08, 0x00] => {
@@ -73,15 +73,19 @@ fn answer(frame: &[u8], from: IpAddr) -> Option<Answer> {
         (1, [3, 3, ..]) | (58, [1, 4, ..]) => Unreachable,
         _ => return None,
     };
-    (source == from).then(|| {
-        assert_eq!(checksum::wrong(packet), None, "{answer:?}: {frame:02x?}");
-        answer
-    })
+    assert_eq!(checksum::wrong(packet), None, "{answer:?}: {frame:02x?}");
+    Some((answer, source))
 }
 
-/// The answers among what has come to the interface so far.
-fn answers(wire: &Wire, from: IpAddr) -> Vec<Answer> {
-    iter::from_fn(|| wire.next_frame()).filter_map(|frame| answer(&frame, from)).collect()
+/// What has come in at the interface so far, and what went out.
+fn captured(wire: &Wire) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let frames = iter::from_fn(|| wire.next_frame());
+    frames.partition(|frame| frame[6..12] != wire.mac())
+}
+
+/// The answers that have come in so far.
+fn answers(wire: &Wire) -> Vec<(Answer, IpAddr)> {
+    captured(wire).0.iter().filter_map(|frame| answer(frame)).collect()
 }
 
 /// That `tcpdump` has seen these answers from this address, and nothing wrong about them.
@@ -133,7 +137,8 @@ fn every_answer_is_right_for_its_receiver_and_for_tcpdump() {
 
             let mut expected = vec![Reset, Unreachable];
             expected.extend([Unreachable; PINGS as usize]);
-            assert_eq!(answers(&wire, to), expected, "{from} to {to}");
+            let from_it: Vec<_> = expected.iter().map(|answer| (*answer, to)).collect();
+            assert_eq!(answers(&wire), from_it, "{from} to {to}");
             expect_right(&dump, to, &expected);
         }
     }
@@ -160,11 +165,12 @@ fn resets_for_a_large_send(cluster: &Cluster, sender: &str, stream: &TcpStream, 
     let before = cluster.metrics();
     say(stream, &[1; A_LOT]);
     assert_eq!(broken(stream), ErrorKind::ConnectionReset);
-    let frames: Vec<_> = iter::from_fn(|| wire.next_frame()).collect();
-    let longest = frames.iter().map(Vec::len).max();
+    let (came, went) = captured(&wire);
+    let longest = went.iter().map(Vec::len).max();
     assert!(longest > Some(LONGEST_FRAME), "nothing was left to be cut into segments: {longest:?}");
-    let answers: Vec<_> = frames.iter().filter_map(|frame| answer(frame, from)).collect();
-    assert!(!answers.is_empty() && answers.iter().all(|answer| *answer == Reset), "{answers:?}");
+    let answers: Vec<_> = came.iter().filter_map(|frame| answer(frame)).collect();
+    assert!(!answers.is_empty(), "no reset");
+    assert!(answers.iter().all(|answer| *answer == (Reset, from)), "{answers:?}");
     assert_eq!(answers.len() as u64, denied(cluster, &before), "one for each packet");
 }
 
@@ -233,10 +239,10 @@ fn to_all(frame: &[u8]) -> Vec<u8> {
 }
 
 /// The first answers, or none after a while.
-fn first_answers(wire: &Wire, from: IpAddr) -> Vec<Answer> {
+fn first_answers(wire: &Wire) -> Vec<(Answer, IpAddr)> {
     let deadline = Instant::now() + A_WHILE;
     loop {
-        let seen = answers(wire, from);
+        let seen = answers(wire);
         if !seen.is_empty() || Instant::now() > deadline {
             return seen;
         }
@@ -270,8 +276,11 @@ fn errors_resets_groups_fragments_and_tagged_frames_are_never_answered() {
                 let tries = (1..).find(|_| {
                     sender.send(&frame);
                     sender.send(&answered);
-                    let seen = first_answers(sender, to);
-                    assert!(seen.is_empty() || seen == [Reset], "{direction}: {what}: {seen:?}");
+                    let seen = first_answers(sender);
+                    assert!(
+                        seen.is_empty() || seen == [(Reset, to)],
+                        "{direction}: {what}: {seen:?}"
+                    );
                     !seen.is_empty()
                 });
                 let sent = 2 * tries.expect("a bucket is filled");
@@ -312,7 +321,9 @@ fn two_thousand_denied_packets_get_no_more_answers_than_the_bucket_holds() {
         let all = (server.name, "ingress", "not_allowed", PACKETS..=PACKETS);
         cluster.expect_denied(&before, &[all]);
         let most = BURST + RATE * started.elapsed().as_secs_f64() + 1.0;
-        let answered = answers(&client, to).len() as f64;
+        let answers = answers(&client);
+        assert!(answers.iter().all(|answer| *answer == (Unreachable, to)), "{answers:?}");
+        let answered = answers.len() as f64;
         assert!((BURST..=most).contains(&answered), "{answered} answers, {most} at most");
     }
 }
