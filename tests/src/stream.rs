@@ -25,6 +25,8 @@ use crate::probe::{Connection, send};
 const EVERY: Duration = Duration::from_millis(1);
 /// Numbers that are written at a time: 512 bytes.
 const NUMBERS: u64 = 64;
+/// Datagrams that may be on their way at a time.
+const MOST: usize = 64;
 
 /// A connection, and datagrams between the same pods: both ends in the hands of one thread.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub struct Stream {
     echoes: UdpSocket,
     /// Of each datagram that was sent, how often its echo came.
     echoed: Vec<u32>,
+    /// Datagrams of which the echo has not come yet.
+    on_their_way: usize,
 }
 
 /// What went through.
@@ -63,6 +67,7 @@ impl Stream {
             asks: client,
             echoes: server,
             echoed: Vec::new(),
+            on_their_way: 0,
         }
     }
 
@@ -77,8 +82,10 @@ impl Stream {
         while !stop.load(Ordering::Relaxed) {
             self.client.write();
             self.server.write();
-            // One that is late sends more at once.
-            while EVERY * (self.echoed.len() as u32) < started.elapsed() {
+            // One that is late sends more at once, but no more than a socket holds.
+            while EVERY * (self.echoed.len() as u32) < started.elapsed() && self.on_their_way < MOST
+            {
+                self.on_their_way += 1;
                 let number = self.echoed.len() as u64;
                 self.echoed.push(0);
                 send(&self.asks, &self.echoes, &number.to_be_bytes());
@@ -117,6 +124,7 @@ impl Stream {
         while let Some((8, _)) = ready(self.asks.recv_from(&mut number)) {
             let sent = self.echoed.get_mut(u64::from_be_bytes(number) as usize);
             *sent.expect("it was sent") += 1;
+            self.on_their_way = self.on_their_way.saturating_sub(1);
         }
         self.client.read();
         self.server.read();

@@ -7,9 +7,11 @@
 //! compiled, planned and executed, with one operation on the maps at least; the run says how many
 //! plans and operations it were.
 //!
-//! One loss is known and told apart: a packet of which the endpoint is replaced twice while it is
-//! being judged is dropped as `internal` (docs/limits.md, "Kernel memory"). On a virtual machine,
-//! whose CPUs are taken away for milliseconds, that was one packet in more than twenty runs.
+//! Two losses are known and told apart, since both are counted (docs/limits.md, "Kernel memory"): a
+//! packet of which the endpoint is replaced twice while it is being judged is `internal`, and one that
+//! has read its endpoint, but not its rule, when an update removes the old rules is `not_allowed` (a
+//! reply: `flow_revoked`). It takes a CPU that stands still for as long as an update lasts: a virtual
+//! machine's. In some forty runs, on a machine that was busy, each of both came once.
 
 use std::{
     collections::BTreeMap,
@@ -41,8 +43,10 @@ const OWN: u16 = 40000;
 /// Ten thousand and ten: the state is that of the beginning again.
 const UPDATES: usize = 143 * RING;
 const UPDATE_EVERY: Duration = Duration::from_millis(1);
-/// The most packets of which two updates at once may have broken off the verdict.
-const INTERNAL_AT_MOST: u64 = 3;
+/// The most packets that updates may overtake; a gap of a microsecond in each would cost hundreds.
+const OVERTAKEN_AT_MOST: u64 = 3;
+/// As what they are denied.
+const OVERTAKEN: [&str; 3] = ["internal", "not_allowed", "flow_revoked"];
 /// How long a datagram that is lost for good is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -184,6 +188,7 @@ fn nothing_is_lost_under_ten_thousand_updates_that_allow_the_flow() {
             running.into_iter().map(|stream| stream.join().expect("nothing is lost")).collect();
         (replayed.expect("the node's namespace"), passed, seconds)
     });
+    let denied = driven.judged().denied;
     let executed: Vec<_> = driven
         .executed()
         .iter()
@@ -193,19 +198,18 @@ fn nothing_is_lost_under_ten_thousand_updates_that_allow_the_flow() {
     writeln!(
         stderr(),
         "{UPDATES} updates in {seconds:.1} s, {operations} operations: {executed:?}; over IPv4 \
-         and IPv6: {passed:?}"
+         and IPv6: {passed:?}; denied: {denied:?}"
     )
     .expect("standard error");
 
     for Passed { datagrams, bytes, .. } in &passed {
         assert!(*datagrams > UPDATES / 2 && *bytes > 1_000_000, "{passed:?}");
     }
-    let denied = driven.judged().denied;
-    let internal = denied.get("internal").copied().unwrap_or(0);
-    assert!(denied.keys().all(|reason| *reason == "internal"), "{denied:?}");
-    assert!(internal <= INTERNAL_AT_MOST, "{denied:?}");
-    assert!(passed.iter().map(|stream| stream.lost).sum::<u64>() <= internal, "{passed:?}");
-    if internal == 0 {
+    let overtaken = denied.values().sum::<u64>();
+    assert!(denied.keys().all(|reason| OVERTAKEN.contains(reason)), "{denied:?}");
+    assert!(overtaken <= OVERTAKEN_AT_MOST, "{denied:?}");
+    assert!(passed.iter().map(|stream| stream.lost).sum::<u64>() <= overtaken, "{passed:?}");
+    if overtaken == 0 {
         assert_eq!([server, client].map(Tcp::of), [Tcp::default(); 2]);
     }
 
@@ -215,7 +219,7 @@ fn nothing_is_lost_under_ten_thousand_updates_that_allow_the_flow() {
     let (from, to) = (CLIENT.addresses()[0], SERVER.addresses()[0]);
     send(&udp(client, from, OWN + 1), &udp(server, to, UDP + 1), b"denied");
     let closed = driven.judged().denied;
-    assert_eq!(closed.get("not_allowed"), Some(&1), "{closed:?}");
+    assert_eq!(closed.values().sum::<u64>(), overtaken + 1, "{closed:?}");
 }
 
 /// Says that it is over, when it is dropped.
