@@ -10,7 +10,7 @@ use std::{
     fs,
     net::IpAddr,
     ops::RangeInclusive,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -219,6 +219,23 @@ impl Cluster {
     /// The network namespace of the node.
     pub fn node(&self) -> &Namespace {
         self.lab.node()
+    }
+
+    /// Whether the bridge hands packets to iptables and nftables, where the kernel can do that
+    /// (br_netfilter). It looks at IP headers itself then, and what it takes for broken gets no
+    /// further. Says whether the kernel can.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn filter_on_bridge(&self, filter: bool) -> bool {
+        let value = if filter { "1" } else { "0" };
+        let write = || {
+            ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"].map(|name| {
+                let switch = Path::new("/proc/sys/net/bridge").join(name);
+                switch.exists().then(|| fs::write(switch, value).expect("a setting")).is_some()
+            })
+        };
+        self.node().enter(write).expect("the node's namespace") == [true; 2]
     }
 
     /// A pod.
