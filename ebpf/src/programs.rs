@@ -9,6 +9,7 @@ use aya_log_ebpf::debug;
 use bulkhead_common::{
     abi,
     decide::{self, Met, Steps as _},
+    value::Endpoint,
     verdict::{AllowReason, Direction, DropReason, Verdict},
 };
 
@@ -35,7 +36,13 @@ fn from_pod(ctx: TcContext) -> i32 {
 /// What is to become of a packet, which [`glance`] has looked at.
 #[inline(always)]
 fn act(ctx: &TcContext, direction: Direction, seen: u32) -> i32 {
-    let reason = if seen == UNDECIDED { judge(ctx.skb.skb, direction as u32) } else { seen };
+    let mut reason = seen;
+    if reason == UNDECIDED {
+        reason = judge(ctx.skb.skb, direction as u32, 0);
+    }
+    if reason == UNDECIDED {
+        reason = judge(ctx.skb.skb, direction as u32, 1);
+    }
     match reason {
         // Other programs at this hook still run.
         PASSES => TC_ACT_UNSPEC,
@@ -50,7 +57,7 @@ const FROM_POD: u32 = Direction::Egress as u32;
 const PASSES: u32 = u8::MAX as u32;
 /// What [`glance`] returns for a packet of which nobody is told: the number of no drop reason, too.
 const DROPS: u32 = PASSES + 1;
-/// What [`glance`] returns where it has no verdict.
+/// What [`glance`] and [`judge`] return where they have no verdict.
 const UNDECIDED: u32 = PASSES + 2;
 
 /// Judges a packet of the common kind by look-ups, and counts it: its drop reason, [`PASSES`],
@@ -71,7 +78,7 @@ fn glance<const DIRECTION: u32>(ctx: &TcContext) -> u32 {
     }
     let epoch = maps::epoch(endpoint);
     match decide::quick(&Met { hook, endpoint, frame, maps: &Tables::<false> }) {
-        Some(verdict) if maps::epoch(endpoint) == epoch => {
+        Some(verdict) if is_of_one_value(verdict, endpoint, epoch, frame) => {
             maps::count(endpoint.counters, direction, verdict, frame.wire_len());
             match verdict {
                 Verdict::Allow(_) => PASSES,
@@ -87,15 +94,33 @@ fn glance<const DIRECTION: u32>(ctx: &TcContext) -> u32 {
     }
 }
 
+/// Whether a verdict came from one value of the endpoint, whole, and one whose rules were there.
+///
+/// A denial may come from a value that has been replaced, when its rules are gone already.
+#[inline(always)]
+fn is_of_one_value(verdict: Verdict, endpoint: &Endpoint, epoch: u32, frame: &Frame<'_>) -> bool {
+    match verdict {
+        Verdict::Allow(_) => maps::epoch(endpoint) == epoch,
+        Verdict::Deny(_) => is_current(epoch, frame),
+    }
+}
+
+/// Whether the interface's endpoint has this epoch.
+#[inline(always)]
+fn is_current(epoch: u32, frame: &Frame<'_>) -> bool {
+    maps::endpoint(frame.ifindex()).is_some_and(|endpoint| maps::epoch(endpoint) == epoch)
+}
+
 // Global functions: the verifier goes through each once and by itself, whatever leads to it. Their
 // arguments are numbers and the context, which is all that Linux 5.10 lets such functions have.
 
-/// Judges a packet and counts it; its drop reason, or [`PASSES`].
+/// Judges a packet and counts it; its drop reason, or [`PASSES`]. [`UNDECIDED`], if the endpoint got
+/// another value meanwhile; but not if this is the `last` try.
 #[expect(unsafe_code, reason = "the name makes it a global function")]
 // SAFETY: nothing else in the object has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
+extern "C" fn judge(skb: *mut __sk_buff, direction: u32, last: u32) -> u32 {
     let ctx = &TcContext::new(skb);
     let frame = Frame::new(ctx);
     let direction = Direction::from_number(direction);
@@ -116,12 +141,12 @@ extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
             || Calls::<4> { skb, direction: direction as u32 }.verdict(),
             || Calls::<16> { skb, direction: direction as u32 }.verdict(),
         );
+        // Each step has looked the endpoint up anew.
         match verdict {
-            // The value was given to another endpoint while it was read.
-            Verdict::Allow(_) if maps::epoch(endpoint) != epoch => {
-                Verdict::Deny(DropReason::Internal)
-            }
-            verdict @ (Verdict::Allow(_) | Verdict::Deny(_)) => verdict,
+            verdict if is_current(epoch, &frame) => verdict,
+            _ if last == 0 => return UNDECIDED,
+            Verdict::Allow(_) => Verdict::Deny(DropReason::Internal),
+            Verdict::Deny(reason) => Verdict::Deny(reason),
         }
     };
     maps::count(endpoint.counters, direction, verdict, frame.wire_len());
