@@ -19,6 +19,7 @@ use bulkhead_common::{
 };
 use nix::{
     net::if_::if_indextoname,
+    sys::resource::{RLIM_INFINITY, Resource, setrlimit},
     sys::signal::{SigSet, SigmaskHow},
 };
 
@@ -71,6 +72,7 @@ impl Kernel {
     ///
     /// Lacking privileges, or a kernel that lacks something: what, and what to do about it.
     pub fn load(options: Options) -> anyhow::Result<Self> {
+        raise_memory_limit();
         let log_level: u8 = if options.debug_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .override_global(aya_log::LEVEL, &log_level, options.debug_log)
@@ -240,6 +242,16 @@ impl Execute for Kernel {
                 ),
             },
         }
+    }
+}
+
+/// Before Linux 5.11, maps count as locked memory, of which a process may have little by default.
+///
+/// A limit that can't be raised is no error yet: later kernels don't ask for it, and on those that
+/// do, the maps tell.
+fn raise_memory_limit() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        tracing::debug!("cannot raise the limit of locked memory: {error}");
     }
 }
 
