@@ -16,7 +16,7 @@ use crate::{context::Frame, maps};
 
 /// Reports a drop, as far as the endpoint's budget goes.
 #[inline(always)]
-pub(crate) fn report(hook: &Hook, endpoint: &Endpoint, reason: DropReason, frame: &Frame<'_>) {
+pub(crate) fn report(hook: &Hook, endpoint: &Endpoint, reason: DropReason, frame: &Frame) {
     if !maps::take_event_budget(endpoint.counters) {
         maps::suppress_event(endpoint.counters);
         return;
