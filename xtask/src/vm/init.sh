@@ -35,10 +35,11 @@ try() {
 echo "bulkhead-vm: Linux $(uname -r)"
 try "every program loads" datapath_load --nocapture --test-threads 1
 if [ -z "$failed" ]; then
-    try "clsact filters" netns_attach_filters --test-threads 1
     # bpf_mprog_attach is what TCX is made of.
     if grep -q ' bpf_mprog_attach$' /proc/kallsyms; then
         try "TCX links" netns_attach --test-threads 1
+    else
+        try "clsact filters" netns_attach_filters --test-threads 1
     fi
     try "the reference scenario (bulkhead demo)" bulkhead-under-test demo --verbose
 fi

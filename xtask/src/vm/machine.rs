@@ -61,14 +61,17 @@ impl fmt::Display for Report {
         if kernel.is_empty() {
             return f.write_str("the kernel did not get as far as its first program");
         }
-        write!(f, "{kernel}: passed {}", passed.join(", "))?;
+        let mut parts = Vec::new();
+        if !passed.is_empty() {
+            parts.push(format!("passed {}", passed.join(", ")));
+        }
         if !failed.is_empty() {
-            write!(f, "; failed {}", failed.join(", "))?;
+            parts.push(format!("failed {}", failed.join(", ")));
         }
         if result.is_none() {
-            f.write_str("; it did not come to an end")?;
+            parts.push("did not come to an end".to_owned());
         }
-        Ok(())
+        write!(f, "{kernel}: {}", parts.join("; "))
     }
 }
 
@@ -173,7 +176,7 @@ mod tests {
         assert!(!report(&[]).passed());
         let silent = report(&[BOOTED, "bulkhead-vm: passed: demo"]);
         assert!(!silent.passed());
-        assert_eq!(silent.to_string(), "Linux 6.1.0: passed demo; it did not come to an end");
+        assert_eq!(silent.to_string(), "Linux 6.1.0: passed demo; did not come to an end");
     }
 
     #[test]
@@ -183,8 +186,14 @@ mod tests {
 
     #[test]
     fn one_failure_is_a_failure() {
-        let lines =
-            ["bulkhead-vm: passed: a", "bulkhead-vm: failed: b", "bulkhead-vm: result: passed"];
-        assert!(!report(&lines).passed());
+        let lines = [
+            BOOTED,
+            "bulkhead-vm: passed: a",
+            "bulkhead-vm: failed: b",
+            "bulkhead-vm: result: passed",
+        ];
+        let report = report(&lines);
+        assert!(!report.passed());
+        assert_eq!(report.to_string(), "Linux 6.1.0: passed a; failed b");
     }
 }
