@@ -19,8 +19,10 @@ use bulkhead_common::{
 };
 use nix::{
     net::if_::if_indextoname,
-    sys::resource::{RLIM_INFINITY, Resource, setrlimit},
-    sys::signal::{SigSet, SigmaskHow},
+    sys::{
+        resource::{RLIM_INFINITY, Resource, setrlimit},
+        signal::{SigSet, SigmaskHow},
+    },
 };
 
 use super::{
@@ -248,7 +250,7 @@ impl Execute for Kernel {
 /// Before Linux 5.11, maps count as locked memory, of which a process may have little by default.
 ///
 /// A limit that can't be raised is no error yet: later kernels don't ask for it, and on those that
-/// do, the maps tell.
+/// do, the maps are refused.
 fn raise_memory_limit() {
     if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
         tracing::debug!("cannot raise the limit of locked memory: {error}");

@@ -16,8 +16,9 @@ use nix::libc;
 /// The verifier says why at the end, behind all that it looked at.
 const LAST_LINES: usize = 8;
 
-const PRIVILEGES: &str =
-    "this needs root, or the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
+/// Linux before 5.11 counts maps and programs as locked memory.
+const PRIVILEGES: &str = "this needs root, or the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; before Linux \
+     5.11 also CAP_SYS_RESOURCE, or no limit of locked memory (ulimit -l unlimited)";
 
 /// Maps, which are made with the object.
 pub(super) fn of_maps(error: EbpfError) -> anyhow::Error {
@@ -70,10 +71,11 @@ fn lacking_in_program(log: &str, error: &io::Error) -> String {
                 sooner that two paths are one"
             .to_owned();
     }
-    match error.raw_os_error() {
-        Some(libc::EPERM) => PRIVILEGES.to_owned(),
-        Some(_) | None => error.to_string(),
+    if error.raw_os_error() == Some(libc::EPERM) {
+        return PRIVILEGES.to_owned();
     }
+    // The number alone would mislead: most of what the verifier finds is "permission denied".
+    if log.is_empty() { error.to_string() } else { format!("its verifier objects ({error})") }
 }
 
 fn last_words(log: &str) -> String {
@@ -148,6 +150,15 @@ mod tests {
         let log = "0: (85) call unknown#160\ninvalid func unknown#160\nprocessed 1 insns\n";
         let lack = lacking_in_program(log, &number(libc::EINVAL));
         assert_eq!(lack, "it lacks a helper that the program calls (invalid func unknown#160)");
+    }
+
+    #[test]
+    fn what_the_verifier_objects_to_is_no_lack_of_privileges() {
+        // Linux 6.1, which counts a chain of calls' stack in blocks of 32 bytes.
+        let log = "combined stack size of 5 calls is 544. Too large\n";
+        let lack = lacking_in_program(log, &number(libc::EACCES));
+        assert!(lack.starts_with("its verifier objects"), "{lack}");
+        assert_eq!(lacking_in_program("", &number(libc::EPERM)), PRIVILEGES);
     }
 
     #[test]
