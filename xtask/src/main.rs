@@ -52,18 +52,18 @@ enum Task {
     /// clippy, unit tests, and the tests on the real kernel. The last need root: a plain user is
     /// asked by sudo. cargo-nextest runs the tests if it is installed.
     Test {
-        /// Also what takes minutes: other kernels, as `vm` does.
+        /// Also what takes a quarter of an hour: other kernels, as `vm` does.
         #[arg(long)]
         all: bool,
     },
 
     /// Boots other kernels in virtual machines, and runs the reference scenario on each.
     ///
-    /// Debian's kernels 5.10, 6.1, 6.12 and the newest, by qemu, in software: needs no KVM and no
-    /// root, but Debian's apt, since kernels and qemu are its packages. They are unpacked into
-    /// target/vm; nothing is installed.
+    /// Debian's kernels 5.10, 6.1, 6.12 and the newest, by qemu, in software: two to six minutes
+    /// each. Needs no KVM and no root, but Debian's apt, since kernels and qemu are its packages.
+    /// They are unpacked into target/vm; nothing is installed.
     Vm {
-        /// Only this one.
+        /// Only this one: 5.10, 6.1, 6.12 or newest.
         #[arg(long)]
         kernel: Option<String>,
     },

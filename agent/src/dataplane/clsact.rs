@@ -58,7 +58,7 @@ impl Qdisc {
             Ok(_) => Ok(None),
             Err(error) if error.kind() == ErrorKind::InvalidInput => bail!(
                 "somebody's ingress qdisc stands where this kernel, which lacks TCX (Linux 6.6), \
-                 needs a clsact qdisc"
+                 needs a clsact qdisc: have it replaced by one, which does the same and more"
             ),
             Err(error) => Err(refusal::of_qdisc(error)),
         }
@@ -154,7 +154,7 @@ pub(super) fn attach(
             program.attach_to_link(old)
         }
         Some(found) => bail!(
-            "a filter named {:?} has priority {PRIORITY} and handle {:#x}, which are ours",
+            "a filter named {:?} has priority {PRIORITY} and handle {:#x}, which are ours: remove it",
             found.name,
             u32::from(HANDLE)
         ),
