@@ -26,7 +26,7 @@ pub(crate) fn is_reported(endpoint: &Endpoint) -> bool {
 
 /// Reports a drop, as far as the endpoint's budget goes.
 #[inline(always)]
-pub(crate) fn report(hook: &Hook, endpoint: &Endpoint, reason: DropReason, frame: &Frame<'_>) {
+pub(crate) fn report(hook: &Hook, endpoint: &Endpoint, reason: DropReason, frame: &Frame) {
     if !maps::take_event_budget(endpoint.counters) {
         maps::suppress_event(endpoint.counters);
         return;

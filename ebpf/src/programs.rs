@@ -98,7 +98,7 @@ fn glance<const DIRECTION: u32>(ctx: &TcContext) -> u32 {
 ///
 /// A denial may come from a value that has been replaced, when its rules are gone already.
 #[inline(always)]
-fn is_of_one_value(verdict: Verdict, endpoint: &Endpoint, epoch: u32, frame: &Frame<'_>) -> bool {
+fn is_of_one_value(verdict: Verdict, endpoint: &Endpoint, epoch: u32, frame: &Frame) -> bool {
     match verdict {
         Verdict::Allow(_) => maps::epoch(endpoint) == epoch,
         Verdict::Deny(_) => is_current(epoch, frame),
@@ -107,7 +107,7 @@ fn is_of_one_value(verdict: Verdict, endpoint: &Endpoint, epoch: u32, frame: &Fr
 
 /// Whether the interface's endpoint has this epoch.
 #[inline(always)]
-fn is_current(epoch: u32, frame: &Frame<'_>) -> bool {
+fn is_current(epoch: u32, frame: &Frame) -> bool {
     maps::endpoint(frame.ifindex()).is_some_and(|endpoint| maps::epoch(endpoint) == epoch)
 }
 

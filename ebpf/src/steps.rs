@@ -108,7 +108,7 @@ steps!(16, parse_v6, look_v6, judge_v6, remember_v6, quote_v6, judge_quoted_v6);
 fn step<const N: usize>(
     skb: *mut __sk_buff,
     direction: u32,
-    call: impl FnOnce(Met<'_, Frame<'_>, Tables<true>>, &mut Packet<N>) -> u32,
+    call: impl FnOnce(Met<'_, Frame, Tables<true>>, &mut Packet<N>) -> u32,
 ) -> u32 {
     let ctx = &TcContext::new(skb);
     let frame = &Frame::again(ctx);
