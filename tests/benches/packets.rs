@@ -24,7 +24,7 @@ use bulkhead_common::{
     },
 };
 use bulkhead_tests::{
-    pod::{ALLOWED, CLIENT, COUNTERS, DENIED, IPV4, IPV6, ISOLATED, Net, at},
+    pod::{self, ALLOWED, CLIENT, COUNTERS, DENIED, IPV4, IPV6, ISOLATED, Net, at},
     program::{self, Programs},
 };
 use clap::Parser;
@@ -38,6 +38,8 @@ use serde_json::json;
 const PACKETS: u32 = 4000;
 /// Test runs of each case.
 const ROUNDS: usize = 250;
+/// More rules, of other peers, than those of the test's pod.
+const MORE_RULES: u16 = 10_000;
 /// Some device that is not the pod's.
 const ELSEWHERE: u32 = 7;
 
@@ -129,6 +131,8 @@ impl Kind {
 /// One row of the table.
 struct Case {
     kind: Kind,
+    /// Beside [`MORE_RULES`].
+    crowded: bool,
     direction: Direction,
     net: Net,
     /// Opens the flow that the frame belongs to, if it has one, in the opposite direction.
@@ -139,7 +143,7 @@ struct Case {
 }
 
 impl Case {
-    fn new(kind: Kind, direction: Direction, net: Net) -> Self {
+    fn new(kind: Kind, crowded: bool, direction: Direction, net: Net) -> Self {
         let peer = match kind {
             Kind::Denied | Kind::DeniedWithEvent => net.stranger,
             Kind::Empty
@@ -169,7 +173,7 @@ impl Case {
             | Kind::DeniedWithEvent => None,
         };
         let frame = Frame::tcp(source, destination, tcp::ACK).bytes();
-        Self { kind, direction, net, opener, frame, rounds: Vec::new() }
+        Self { kind, crowded, direction, net, opener, frame, rounds: Vec::new() }
     }
 
     /// Runs the program, after making sure that it does what the case says.
@@ -215,6 +219,11 @@ impl Case {
         rounds.get(rounds.len() / 2).copied().unwrap_or_default()
     }
 
+    fn name(&self) -> String {
+        let rules = if self.crowded { format!(", {MORE_RULES} rules") } else { String::new() };
+        self.kind.as_str().to_owned() + &rules
+    }
+
     fn program(&self) -> &'static str {
         program::name(self.direction)
     }
@@ -231,22 +240,32 @@ fn main() {
     cpus.set(0).expect("there is a first CPU");
     sched_setaffinity(Pid::from_raw(0), &cpus).expect("the first CPU is ours to use");
 
-    let mut programs = Programs::with_pod(0);
-    let empty = programs.kernel.program(abi::name::EMPTY).expect("it is in the object");
+    let mut few = Programs::with_pod(0);
+    let empty = few.kernel.program(abi::name::EMPTY).expect("it is in the object");
     empty.load().expect("the kernel loads the empty program");
-    let mut events = programs.kernel.take_events().expect("the first reader");
+    let mut many = Programs::with_pod(0);
+    many.execute(&pod::rules_of_others(MORE_RULES));
+    let mut events = [&mut few, &mut many]
+        .map(|programs| programs.kernel.take_events().expect("the first reader"));
     let mut cases = Vec::new();
     for direction in Direction::ALL {
         for net in [IPV4, IPV6] {
-            cases.extend(Kind::ALL.map(|kind| Case::new(kind, direction, net)));
+            cases.extend(Kind::ALL.map(|kind| Case::new(kind, false, direction, net)));
+            let crowded = [Kind::Allowed, Kind::AllowedWithFlow, Kind::Reply, Kind::Denied];
+            cases.extend(crowded.map(|kind| Case::new(kind, true, direction, net)));
         }
     }
     for _ in 0..ROUNDS {
         for case in &mut cases {
-            case.run(&mut programs, &mut events);
+            let programs = if case.crowded { &mut many } else { &mut few };
+            case.run(programs, &mut events[usize::from(case.crowded)]);
         }
     }
-    assert_counted(&mut programs, &cases);
+    for (crowded, programs) in [(false, few), (true, many)] {
+        let (cases, _): (Vec<&Case>, Vec<&Case>) =
+            cases.iter().partition(|case| case.crowded == crowded);
+        assert_counted(programs, &cases);
+    }
     match arguments.output {
         Output::Table => print!("{}", table(&cases)),
         Output::Json => println!("{:#}", as_json(&cases)),
@@ -254,7 +273,7 @@ fn main() {
 }
 
 /// That what was measured is what the cases say: the counters of the denied, for one.
-fn assert_counted(programs: &mut Programs, cases: &[Case]) {
+fn assert_counted(mut programs: Programs, cases: &[&Case]) {
     let moved = programs.moved();
     for case in cases {
         let expected = cases
@@ -294,10 +313,10 @@ fn table(cases: &[Case]) -> String {
         let ns = case.median();
         let _infallible = writeln!(
             table,
-            "{:<9} {:<5} {:<22} {ns:>5} {:>12} {:>8.1}",
+            "{:<9} {:<5} {:<31} {ns:>5} {:>12} {:>8.1}",
             case.program(),
             case.family(),
-            case.kind.as_str(),
+            case.name(),
             ns.saturating_sub(floor),
             ns as f64 / floor as f64,
         );
@@ -311,7 +330,7 @@ fn as_json(cases: &[Case]) -> serde_json::Value {
             json!({
                 "program": case.program(),
                 "family": case.family(),
-                "case": case.kind.as_str(),
+                "case": case.name(),
                 "ns": case.median(),
                 "ns_empty": floor,
                 "rounds": ROUNDS,

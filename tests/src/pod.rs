@@ -115,6 +115,23 @@ pub fn rules() -> Vec<Op> {
     ranges.chain(rules).chain(peers).collect()
 }
 
+/// Rules of the same policies for so many others, of each family, who have one port each.
+pub fn rules_of_others(count: u16) -> Vec<Op> {
+    let other = |number: u16| {
+        let identity = TRUSTED + 1 + u32::from(number);
+        let [high, low] = number.to_be_bytes();
+        let addresses =
+            [IpAddr::from([10, 1, high, low]), IpAddr::from([0xfd00, 0x11, 0, 0, 0, 0, 0, number])];
+        let peers = addresses
+            .map(|address| Op::SetPeer { address, peer: Peer { identities: [identity, 0] } });
+        let ports = PortSet::one(PortRange { protocol: TCP.into(), first: number, last: number });
+        let rules = [INGRESS_SET, EGRESS_SET]
+            .map(|policy_set| Op::SetRule { key: RuleKey { policy_set, identity }, ports });
+        peers.into_iter().chain(rules)
+    };
+    (0..count).flat_map(other).collect()
+}
+
 /// The endpoint, with these of its [`flags`], in this epoch.
 pub fn endpoint(flags: u32, epoch: u32) -> Endpoint {
     let mut endpoint = Endpoint {
