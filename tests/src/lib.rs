@@ -4,6 +4,14 @@
 //! - [`pod`]: a pod and its policy, as the maps hold them,
 //! - [`program`]: the loaded programs, run on single packets.
 //!
+//! To hold them against random packets:
+//!
+//! - [`choices`]: where a generator's decisions come from,
+//! - [`crafted`]: frames that are hard to judge,
+//! - [`reading`]: a second reading of a frame's headers,
+//! - [`model`]: what that reading and a slow, obvious policy expect,
+//! - [`differential`]: the programs, `decide` and the model, packet by packet.
+//!
 //! And for real packets between network namespaces:
 //!
 //! - [`burst`]: many flows at once,
@@ -14,11 +22,16 @@
 //! - [`wire`]: whole frames, sent and captured.
 
 pub mod burst;
+pub mod choices;
 pub mod cluster;
 pub mod conformance;
+pub mod crafted;
+pub mod differential;
+pub mod model;
 pub mod pod;
 pub mod probe;
 pub mod program;
+pub mod reading;
 pub mod scrape;
 pub mod station;
 pub mod wire;
