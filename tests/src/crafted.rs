@@ -145,8 +145,10 @@ impl Packet {
 fn fresh(choices: &mut impl Choices) -> Talk {
     let net = choices.choose(&NETS);
     let direction = choices.choose(&Direction::ALL);
-    let peers =
-        [net.friend, net.friend, net.trusted, net.stranger, net.node, net.pod, in_block(&net)];
+    let block = in_block(&net);
+    let (friend, stranger) = (net.friend, net.stranger);
+    let known = [friend, friend, friend, friend, net.trusted, net.node, net.pod];
+    let peers = [known.as_slice(), &[stranger, stranger, block, block]].concat();
     let peer = choices.choose(&peers);
     let pod = if choices.chance(8) { choices.choose(&peers) } else { net.pod };
     let (from, to) = match direction {

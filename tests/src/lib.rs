@@ -10,7 +10,8 @@
 //! - [`crafted`]: frames that are hard to judge,
 //! - [`reading`]: a second reading of a frame's headers,
 //! - [`model`]: what that reading and a slow, obvious policy expect,
-//! - [`differential`]: the programs, `decide` and the model, packet by packet.
+//! - [`differential`]: the programs, `decide` and the model, packet by packet,
+//! - [`fuzz`]: what the fuzzers call, and the replay of what they found.
 //!
 //! And for real packets between network namespaces:
 //!
@@ -27,6 +28,7 @@ pub mod cluster;
 pub mod conformance;
 pub mod crafted;
 pub mod differential;
+pub mod fuzz;
 pub mod model;
 pub mod pod;
 pub mod probe;

@@ -224,7 +224,13 @@ impl Model {
             Part::First | Part::Later | Part::Any => true,
             Part::Second | Part::Error(_) | Part::NeighbourDiscovery | Part::None => false,
         };
-        let by_rules = matches!(verdict, Allow(Rule | NotIsolated | OwnNode));
+        // What the node itself sends asks no rule, and is not remembered.
+        let by_rules = match verdict {
+            Allow(Rule | NotIsolated) => true,
+            // What the node itself sends asks no rule, and is not remembered.
+            Allow(OwnNode) => direction == Direction::Egress,
+            Allow(_) | Deny(_) => false,
+        };
         if opens && by_rules {
             let passed = self.flows.entry(flow(direction, ip, says)).or_default();
             passed.last[direction as usize] = Some(state.epoch);

@@ -43,6 +43,8 @@ pub struct Ip {
     pub transport: Result<Transport, DropReason>,
     /// Where the transport header ends, counted as [`Fragment::At`] counts.
     pub headers_end: usize,
+    /// Where in the frame the transport header ends.
+    pub data: usize,
 }
 
 /// How a packet is a part of a larger one.
@@ -143,6 +145,7 @@ fn ipv4(mut packet: Rest<'_>) -> Result<Ip, DropReason> {
         Fragment::Whole | Fragment::Unknown => Transport::read(payload, protocol, ICMP, false),
     };
     let headers_end = transport.as_ref().map_or(0, |transport| transport.header_len);
+    let data = 14 + header_len + headers_end;
     Ok(Ip {
         source: [s1, s2, s3, s4].into(),
         destination: [d1, d2, d3, d4].into(),
@@ -150,6 +153,7 @@ fn ipv4(mut packet: Rest<'_>) -> Result<Ip, DropReason> {
         protocol,
         transport,
         headers_end,
+        data,
     })
 }
 
@@ -190,7 +194,8 @@ fn ipv6(mut packet: Rest<'_>) -> Result<Ip, DropReason> {
         Ok(transport)
     });
     let header_len = transport.as_ref().map_or(0, |transport| transport.header_len);
-    let headers_end = chain.at() - chain.fragmented_from + header_len;
+    let data = chain.at() + header_len;
+    let headers_end = data - chain.fragmented_from;
     if followed.is_err() && chain.fragment == Fragment::Whole {
         chain.fragment = Fragment::Unknown;
     }
@@ -201,6 +206,7 @@ fn ipv6(mut packet: Rest<'_>) -> Result<Ip, DropReason> {
         protocol: chain.next_header,
         transport,
         headers_end,
+        data,
     })
 }
 
