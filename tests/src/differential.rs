@@ -330,3 +330,38 @@ fn flags(random: &mut Rng) -> u32 {
     let chosen = likely.into_iter().chain(others).filter(|(_, of_256)| random.chance(*of_256));
     chosen.fold(0, |all, (flag, _)| all | flag)
 }
+
+#[cfg(test)]
+mod tests {
+    use bulkhead::dataplane::op::{Execute as _, Op};
+    use bulkhead_common::value::{IDENTITY_FIRST, IDENTITY_NODE, Peer};
+
+    use super::*;
+
+    /// Of a run whose kernel knows another identity of this address than the memory.
+    fn found(address: std::net::IpAddr, identity: u32) -> Disagreement {
+        let mut lane = Lane::new(1);
+        let op = Op::SetPeer { address, peer: Peer { identities: [identity, 0] } };
+        lane.programs.kernel.execute(&op).expect("writing a map");
+        lane.block(0).expect_err("kernel and memory differ")
+    }
+
+    #[test]
+    fn a_packet_that_passes_in_the_kernel_alone_is_found_and_shown() {
+        let stranger = pod::IPV4.stranger;
+        let found = found(stranger, IDENTITY_FIRST + 1);
+        assert!(found.what.contains("the program returns"), "{found}");
+        let packet = found.packet.expect("its action shows it");
+        let std::net::IpAddr::V4(address) = stranger else { unreachable!("IPv4") };
+        assert!(packet.bytes.windows(4).any(|bytes| bytes == address.octets()));
+    }
+
+    #[test]
+    fn a_packet_that_has_another_reason_in_the_kernel_is_found_by_the_counters() {
+        // Egress to it passes as the own node's, and no more passes than before.
+        let found = found(pod::IPV4.trusted, IDENTITY_NODE | (IDENTITY_FIRST + 1));
+        assert!(found.what.contains("the counters moved"), "{found}");
+        let packet = found.packet.expect("the block was run again, packet by packet");
+        assert_eq!(packet.direction, Direction::Egress);
+    }
+}
