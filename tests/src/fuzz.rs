@@ -130,9 +130,8 @@ fn judge(state: State, packet: &Crafted, maps: &FakeKernel) -> Verdict {
 /// The same packet with other data behind its headers, where there is some that says nothing.
 fn other_data(packet: &Crafted, reading: &Reading) -> Option<Crafted> {
     let at = match reading {
-        // An error's data is a packet, and SCTP's is chunks.
+        // An error's data is a packet.
         Reading::Ip(Ip { transport: Ok(says), .. }) if matches!(says.part, Part::Error(_)) => None,
-        Reading::Ip(ip @ Ip { transport: Ok(_), .. }) if ip.protocol == 132 => Some(ip.data + 4),
         Reading::Ip(ip @ Ip { transport: Ok(_), .. }) => Some(ip.data),
         Reading::Ip(_) | Reading::Arp | Reading::Unaddressed(_) => None,
     }?;

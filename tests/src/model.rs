@@ -20,11 +20,8 @@ use bulkhead_common::{
 use crate::{
     crafted::Crafted,
     pod::{ALLOWED, EGRESS_ONLY, NETS, OPEN},
-    reading::{self, FRAGMENTS_FOLLOW, Fragment, Ip, Part, Quoted, Reading, Transport},
+    reading::{self, FOLLOWS, Fragment, Ip, Part, Quoted, Reading, Transport},
 };
-
-/// Whether the data plane lets errors pass that quote a flow.
-const ERRORS_FOLLOW: bool = false;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -144,7 +141,7 @@ impl Model {
             return exactly(Deny(SpoofedSource));
         }
         let says = match &ip.transport {
-            Err(FragmentWithoutFirst) if FRAGMENTS_FOLLOW && state.is_isolated(direction) => {
+            Err(FragmentWithoutFirst) if FOLLOWS && state.is_isolated(direction) => {
                 return Expected::ByState {
                     may_pass: self.follows_a_first(direction, ip),
                     must_pass: false,
@@ -162,9 +159,11 @@ impl Model {
         }
         match &says.part {
             Part::First | Part::None | Part::NeighbourDiscovery => exactly(Deny(NotAllowed)),
-            Part::Error(_) if !ERRORS_FOLLOW => exactly(Deny(NotAllowed)),
+            Part::Error(_) if !FOLLOWS => exactly(Deny(NotAllowed)),
             Part::Error(quoted) => Expected::ByState {
-                may_pass: quoted.as_ref().is_some_and(|q| self.is_about(state, direction, q)),
+                may_pass: quoted.as_ref().is_some_and(|quoted| {
+                    quoted.source == ip.destination && self.is_about(state, direction, quoted)
+                }),
                 must_pass: false,
             },
             Part::Second | Part::Later | Part::Any => self.as_reply(state, direction, ip, says),
@@ -197,14 +196,14 @@ impl Model {
         first.is_some_and(|headers_end| byte >= *headers_end)
     }
 
-    /// Whether an error that goes in `direction` is about a packet that went, or may go, the other way.
+    /// Whether an error that goes in `direction` is about a packet that went, or may go, the other
+    /// way: by the rules, or as a reply to what the rules let in.
     fn is_about(&self, state: State, direction: Direction, quoted: &Quoted) -> bool {
         let went = direction.opposite();
         let (_, remote) = ends(went, quoted.source, quoted.destination);
-        let (pod_port, peer_port) = ends(went, quoted.source_port, quoted.destination_port);
-        let port = quoted.destination_port;
-        self.flows.contains_key(&(remote, pod_port, peer_port, quoted.protocol))
-            || by_rules(state, went, remote, quoted.protocol, port).is_some()
+        let allowed =
+            |direction, port| by_rules(state, direction, remote, quoted.protocol, port).is_some();
+        allowed(went, quoted.destination_port) || allowed(direction, quoted.source_port)
     }
 
     /// What became of a packet.

@@ -63,9 +63,9 @@ pub enum Fragment {
     },
 }
 
-/// Whether the data plane lets later fragments follow the first one. Until then a UDP datagram's
-/// first fragment contradicts its own length.
-pub const FRAGMENTS_FOLLOW: bool = false;
+/// Whether the data plane lets later fragments follow the first one, lets errors pass that quote a
+/// flow, and reads SCTP's chunks.
+pub const FOLLOWS: bool = false;
 
 /// What is left of a frame.
 struct Rest<'a>(&'a [u8]);
@@ -180,15 +180,16 @@ fn ipv6(mut packet: Rest<'_>) -> Result<Ip, DropReason> {
     let followed = chain.follow();
     let transport = followed.and_then(|()| {
         let Chain { rest, next_header, more_follow, .. } = &chain;
-        let transport = Transport::read(rest.0, *next_header, ICMPV6, *more_follow);
-        let has_header = matches!(chain.next_header, 6 | 17 | 58 | 132);
+        let least = transport::least(*next_header, ICMPV6);
         // What is too short is that wherever it stands.
-        if has_header && transport != Err(Truncated) && chain.at() + 20 > LOOKED_AT {
+        if least.is_some_and(|least| rest.0.len() >= least) && chain.at() + 20 > LOOKED_AT {
             return Err(TooManyExtensionHeaders);
         }
-        let transport = transport?;
-        // RFC 4861, section 7.1: what crossed a router is no neighbour discovery.
-        if transport.part == Part::NeighbourDiscovery && hop_limit != 255 {
+        let transport = Transport::read(rest.0, *next_header, ICMPV6, *more_follow)?;
+        // RFC 4861, section 7.1: what crossed a router is no neighbour discovery. RFC 6980: nor is
+        // what comes in fragments.
+        let fragmented = FOLLOWS && chain.fragment != Fragment::Whole;
+        if transport.part == Part::NeighbourDiscovery && (hop_limit != 255 || fragmented) {
             return Err(Malformed);
         }
         Ok(transport)
@@ -252,6 +253,7 @@ impl Chain<'_> {
         let [next, len, third, fourth, id @ ..]: [u8; 8] = self.rest.array().ok_or(Truncated)?;
         let number = std::mem::replace(&mut self.next_header, next);
         let more = match number {
+            FRAGMENT if FOLLOWS && self.fragment != Fragment::Whole => return Err(Malformed),
             FRAGMENT => {
                 let byte = usize::from(u16::from_be_bytes([third, fourth]) & !7);
                 self.fragment = Fragment::At { byte, id: u32::from_be_bytes(id) };

@@ -2,7 +2,7 @@
 
 use bulkhead_common::verdict::DropReason::{self, Malformed, Truncated};
 
-use super::{FRAGMENTS_FOLLOW, ICMP, ICMPV6, Quoted, Rest};
+use super::{FOLLOWS, ICMP, ICMPV6, Quoted, Rest};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -17,7 +17,7 @@ pub struct Transport {
     pub destination_port: u16,
     /// What part the packet plays in a flow.
     pub part: Part,
-    /// TCP: FIN or RST is set.
+    /// TCP: FIN or RST is set. SCTP: the association ends.
     pub closes: bool,
     /// Length of the header, options included.
     pub header_len: usize,
@@ -26,13 +26,13 @@ pub struct Transport {
 /// What part a packet plays in a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// It can only be a flow's first: SYN, echo request.
+    /// It can only be a flow's first: SYN, INIT, echo request.
     First,
-    /// It can only come second: SYN with ACK, echo reply.
+    /// It can only come second: SYN with ACK, INIT ACK, echo reply.
     Second,
-    /// A packet of a flow that is there: TCP without SYN.
+    /// A packet of a flow that is there: TCP without SYN, other SCTP.
     Later,
-    /// Any packet of a flow: UDP, SCTP.
+    /// Any packet of a flow: UDP.
     Any,
     /// It says something of another packet.
     Error(Option<Quoted>),
@@ -40,6 +40,16 @@ pub enum Part {
     NeighbourDiscovery,
     /// It belongs to no flow.
     None,
+}
+
+/// How much of a header has to be there, of protocols that have one that is read.
+pub(super) fn least(protocol: u8, icmp: u8) -> Option<usize> {
+    match protocol {
+        TCP => Some(20),
+        UDP => Some(8),
+        SCTP => Some(if FOLLOWS { 16 } else { 12 }),
+        _ => (protocol == icmp).then_some(8),
+    }
 }
 
 impl Transport {
@@ -57,9 +67,9 @@ impl Transport {
     ) -> Result<Self, DropReason> {
         match protocol {
             TCP => tcp(payload),
-            UDP => udp(payload, partial && FRAGMENTS_FOLLOW),
+            UDP => udp(payload, partial && FOLLOWS),
             SCTP => sctp(payload),
-            _ if protocol == icmp => self::icmp(payload, icmp),
+            _ if protocol == icmp => self::icmp(payload, icmp, partial),
             _ => Ok(Self::new(0, 0, Part::None, 0)),
         }
     }
@@ -106,17 +116,27 @@ fn udp(payload: &[u8], partial: bool) -> Result<Transport, DropReason> {
     Ok(Transport::new(source_port, destination_port, Part::Any, 8))
 }
 
-/// RFC 9260, section 3.
+/// RFC 9260, section 3. INIT, INIT ACK and SHUTDOWN COMPLETE are never bundled.
 fn sctp(payload: &[u8]) -> Result<Transport, DropReason> {
     let mut rest = Rest(payload);
     let mut next = || rest.number().ok_or(Truncated);
     let (source_port, destination_port) = (next()?, next()?);
     rest.take(8).ok_or(Truncated)?;
-    Ok(Transport::new(source_port, destination_port, Part::Any, 12))
+    if !FOLLOWS {
+        return Ok(Transport::new(source_port, destination_port, Part::Any, 12));
+    }
+    let [chunk, _, _, _]: [u8; 4] = rest.array().ok_or(Truncated)?;
+    let part = match chunk {
+        1 => Part::First,
+        2 => Part::Second,
+        _ => Part::Later,
+    };
+    let closes = [6, 7, 8, 14].contains(&chunk);
+    Ok(Transport { closes, ..Transport::new(source_port, destination_port, part, 16) })
 }
 
 /// RFC 792, RFC 4443, RFC 4861.
-fn icmp(payload: &[u8], icmp: u8) -> Result<Transport, DropReason> {
+fn icmp(payload: &[u8], icmp: u8, partial: bool) -> Result<Transport, DropReason> {
     let [kind, code, _, _, i1, i2, _, _]: [u8; 8] = Rest(payload).array().ok_or(Truncated)?;
     let identifier = u16::from_be_bytes([i1, i2]);
     let quoted = || Quoted::read(&payload[8..], icmp);
@@ -124,7 +144,7 @@ fn icmp(payload: &[u8], icmp: u8) -> Result<Transport, DropReason> {
         (ICMP, 8, 0) | (ICMPV6, 128, 0) => (identifier, 0, Part::First),
         (ICMP, 0, 0) | (ICMPV6, 129, 0) => (0, identifier, Part::Second),
         (ICMPV6, 133..=137, 0) => (0, 0, Part::NeighbourDiscovery),
-        (ICMP, 3 | 11 | 12, _) | (ICMPV6, 1..=4, _) => (0, 0, Part::Error(quoted())),
+        (ICMP, 3 | 11 | 12, _) | (ICMPV6, 1..=4, _) if !partial => (0, 0, Part::Error(quoted())),
         _ => (0, 0, Part::None),
     };
     Ok(Transport::new(source_port, destination_port, part, 8))
