@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{Chain, Fragment, ICMP, ICMPV6, Rest};
+use super::{
+    Chain, Fragment, ICMP, ICMPV6, Rest,
+    transport::{SCTP, TCP, UDP},
+};
 
 /// The ends of a quoted packet, as its sender wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,16 +55,18 @@ impl Quoted {
             rest = chain.rest;
             (source.into(), destination.into(), chain.next_header)
         };
-        let (source_port, destination_port) = if protocol == icmp {
-            let [kind, code, _, _, i1, i2]: [u8; 6] = rest.array()?;
-            let identifier = u16::from_be_bytes([i1, i2]);
-            match (icmp, kind, code) {
-                (ICMP, 8, 0) | (ICMPV6, 128, 0) => (identifier, 0),
-                (ICMP, 0, 0) | (ICMPV6, 129, 0) => (0, identifier),
-                _ => return None,
+        let (source_port, destination_port) = match protocol {
+            _ if protocol == icmp => {
+                let [kind, code, _, _, i1, i2]: [u8; 6] = rest.array()?;
+                let identifier = u16::from_be_bytes([i1, i2]);
+                match (icmp, kind, code) {
+                    (ICMP, 8, 0) | (ICMPV6, 128, 0) => (identifier, 0),
+                    (ICMP, 0, 0) | (ICMPV6, 129, 0) => (0, identifier),
+                    _ => (0, 0),
+                }
             }
-        } else {
-            (rest.number()?, rest.number()?)
+            TCP | UDP | SCTP => (rest.number()?, rest.number()?),
+            _ => (0, 0),
         };
         Some(Self { source, destination, protocol, source_port, destination_port })
     }

@@ -4,9 +4,9 @@ use bulkhead_common::verdict::DropReason::{self, Malformed, Truncated};
 
 use super::{FOLLOWS, ICMP, ICMPV6, Quoted, Rest};
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const SCTP: u8 = 132;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+pub(super) const SCTP: u8 = 132;
 
 /// What a transport header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
