@@ -5,6 +5,15 @@
 //! - [`program`]: the loaded programs, run on single packets,
 //! - [`statistics`]: medians, and how sure they are.
 //!
+//! To hold them against random packets:
+//!
+//! - [`choices`]: where a generator's decisions come from,
+//! - [`crafted`]: frames that are hard to judge,
+//! - [`reading`]: a second reading of a frame's headers,
+//! - [`model`]: what that reading and a slow, obvious policy expect,
+//! - [`differential`]: the programs, `decide` and the model, packet by packet,
+//! - [`fuzz`]: what the fuzzers call, and the replay of what they found.
+//!
 //! And for real packets between network namespaces:
 //!
 //! - [`burst`]: many flows at once,
@@ -16,11 +25,17 @@
 //! - [`wire`]: whole frames, sent and captured.
 
 pub mod burst;
+pub mod choices;
 pub mod cluster;
 pub mod conformance;
+pub mod crafted;
+pub mod differential;
+pub mod fuzz;
+pub mod model;
 pub mod pod;
 pub mod probe;
 pub mod program;
+pub mod reading;
 pub mod scrape;
 pub mod stack;
 pub mod station;

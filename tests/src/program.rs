@@ -29,11 +29,13 @@ use bulkhead_common::{
 use crate::pod;
 
 /// `TCX_NEXT`, the same as `TC_ACT_UNSPEC` (linux/pkt_cls.h): other programs still run.
-const NEXT: u32 = u32::MAX;
+pub const NEXT: u32 = u32::MAX;
 /// `TC_ACT_SHOT`: the packet is dropped.
-const SHOT: u32 = 2;
+pub const SHOT: u32 = 2;
+/// `TC_ACT_REDIRECT`: the packet goes elsewhere; here, back as an answer.
+pub const REDIRECT: u32 = 7;
 /// Some device that is not the pod's.
-const ELSEWHERE: u32 = 7;
+pub const ELSEWHERE: u32 = 7;
 
 /// The programs in the kernel, and the same maps in memory.
 pub struct Programs {
@@ -139,7 +141,8 @@ impl Programs {
         difference(&before, &self.counts)
     }
 
-    fn forget_flows(&mut self) {
+    /// Empties what the programs remember, in the kernel and in memory.
+    pub fn forget_flows(&mut self) {
         self.memory.flows_v4.borrow_mut().clear();
         self.memory.flows_v6.borrow_mut().clear();
         let ebpf = self.kernel.ebpf_mut();
@@ -160,17 +163,21 @@ impl Programs {
     /// The verdict of `decide`, when the program acts accordingly. Looks at no counters.
     pub fn compare(&mut self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> Verdict {
         let expected = self.in_memory(direction, ingress_ifindex, frame);
-        let action = self.in_kernel(direction, ingress_ifindex, frame);
+        let action = self.in_kernel(direction, &context(ingress_ifindex), frame);
         let wanted = if expected.is_allow() { NEXT } else { SHOT };
         assert_eq!(action, wanted, "decide says {expected:?}; {frame:02x?}");
         expected
     }
 
-    fn in_kernel(&mut self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> u32 {
-        let context = context(ingress_ifindex);
+    /// What the program returns for a frame with this `__sk_buff`.
+    ///
+    /// # Panics
+    ///
+    /// The kernel refuses to run it.
+    pub fn in_kernel(&mut self, direction: Direction, context: &[u8], frame: &[u8]) -> u32 {
         let options = TestRunOptions {
             data_in: Some(frame),
-            ctx_in: Some(&context),
+            ctx_in: Some(context),
             ..TestRunOptions::default()
         };
         let program = self.kernel.program(name(direction)).expect("it was loaded");
@@ -180,7 +187,8 @@ impl Programs {
             .return_value
     }
 
-    fn in_memory(&self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> Verdict {
+    /// What `decide` says of a frame, over the maps in memory.
+    pub fn in_memory(&self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> Verdict {
         let Some(endpoint) = self.memory.endpoints.get(&pod::IFINDEX) else {
             return Verdict::Deny(DropReason::Internal);
         };

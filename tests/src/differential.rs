@@ -1,0 +1,367 @@
+//! The loaded programs against `decide` in user space against a second reading, on random packets.
+//!
+//! The verifier, the compiler for the BPF target and the kernel's maps stand between the source and
+//! what runs: that they change nothing is shown by the first comparison, the source's own errors by
+//! the second ([`model`](crate::model)).
+//!
+//! Packets come in blocks. A block's number and the run's seed make its packets, and it begins with
+//! nothing remembered: each can be run again by itself. Actions are compared packet by packet,
+//! counters after each batch.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Range,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use bulkhead_common::{
+    value::flags::{
+        ASKS_CIDRS, CHECK_SOURCE, ISOLATED_EGRESS, ISOLATED_INGRESS, REJECT, SECOND_IDENTITY,
+    },
+    verdict::{
+        Direction,
+        DropReason::{FlowRevoked, NotAllowed},
+        Verdict,
+    },
+};
+use fastrand::Rng;
+
+use crate::{
+    choices::Choices,
+    crafted::{Crafted, Crafter},
+    model::{Expected, Model, State},
+    pod::{self, COUNTERS},
+    program::{ELSEWHERE, NEXT, Programs, REDIRECT, SHOT},
+};
+
+/// Packets between two looks at the counters.
+pub const BATCH: u64 = 1000;
+/// Packets of a block.
+pub const BLOCK: u64 = 20 * BATCH;
+
+/// What a run met.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// How many packets had each verdict, by its counter column.
+    pub verdicts: BTreeMap<u32, (Verdict, u64)>,
+    /// The model expected exactly one verdict.
+    pub exactly: u64,
+    /// The model knew that state would not let it pass.
+    pub must_not_pass: u64,
+    /// The model knew that state would have to let it pass.
+    pub must_pass: u64,
+    /// State decided, and the model left it open.
+    pub open: u64,
+    /// The kernel runs no frame that ends within the IP header: `decide` and the model alone.
+    pub not_run: u64,
+}
+
+impl Figures {
+    /// Packets that were compared.
+    pub fn packets(&self) -> u64 {
+        self.exactly + self.must_not_pass + self.must_pass + self.open
+    }
+
+    fn count(&mut self, expected: Expected, verdict: Verdict) {
+        self.verdicts.entry(verdict.column()).or_insert((verdict, 0)).1 += 1;
+        *match expected {
+            Expected::Exactly(_) => &mut self.exactly,
+            Expected::ByState { may_pass: false, .. } => &mut self.must_not_pass,
+            Expected::ByState { must_pass: true, .. } => &mut self.must_pass,
+            Expected::ByState { .. } => &mut self.open,
+        } += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (column, (verdict, packets)) in &other.verdicts {
+            self.verdicts.entry(*column).or_insert((*verdict, 0)).1 += packets;
+        }
+        self.exactly += other.exactly;
+        self.must_not_pass += other.must_not_pass;
+        self.must_pass += other.must_pass;
+        self.open += other.open;
+        self.not_run += other.not_run;
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (verdict, packets) in self.verdicts.values() {
+            writeln!(f, "{packets:>12}  {verdict:?}")?;
+        }
+        let Self { exactly, must_not_pass, must_pass, open, not_run, .. } = self;
+        writeln!(f, "{exactly:>12}  expected exactly by the second reading")?;
+        writeln!(f, "{must_not_pass:>12}  left to state, which must not let it pass")?;
+        writeln!(f, "{must_pass:>12}  left to state, which has to let it pass")?;
+        writeln!(f, "{open:>12}  left to state, program against decide alone")?;
+        write!(f, "{not_run:>12}  too short for the kernel, decide against the reading alone")
+    }
+}
+
+/// Two of the three said different things of a packet.
+#[derive(Clone, Debug)]
+pub struct Disagreement {
+    /// The run's.
+    pub seed: u64,
+    /// In which block.
+    pub block: u64,
+    /// The packet's number in it.
+    pub number: u64,
+    /// Who said what.
+    pub what: String,
+    /// The packet, where it could be found.
+    pub packet: Option<Crafted>,
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, block, number, what, packet } = self;
+        writeln!(f, "seed {seed}, block {block}, packet {number}: {what}")?;
+        let Some(packet) = packet else {
+            return write!(f, "no single packet shows it");
+        };
+        let Crafted { direction, from_own_node, gso_size, bytes } = packet;
+        writeln!(f, "{direction:?}, from own node: {from_own_node}, GSO size {gso_size}")?;
+        bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Runs `blocks` of a seed, on every CPU, until one disagrees. `progress` hears of each block, with
+/// the number of those that are done.
+///
+/// # Errors
+///
+/// The first disagreement that was found.
+///
+/// # Panics
+///
+/// It lacks the privileges to load programs.
+pub fn run(
+    seed: u64,
+    blocks: Range<u64>,
+    progress: impl Fn(u64) + Sync,
+) -> Result<Figures, Disagreement> {
+    let next = AtomicU64::new(blocks.start);
+    let done = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let sum = Mutex::new(Figures::default());
+    let lane = || {
+        let mut lane = Lane::new(seed);
+        loop {
+            let block = next.fetch_add(1, Ordering::Relaxed);
+            if block >= blocks.end || stop.load(Ordering::Relaxed) {
+                break;
+            }
+            lane.block(block).inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+        sum.lock().unwrap_or_else(PoisonError::into_inner).add(&lane.figures);
+        Ok(())
+    };
+    let lanes = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("a lane panicked"))
+    })?;
+    Ok(sum.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// When the counters are looked at.
+#[derive(Clone, Copy, PartialEq)]
+enum Look {
+    EachBatch,
+    EachPacket,
+}
+
+/// Packets and bytes, by direction and counter column.
+type Sums = BTreeMap<(Direction, u32), (u64, u64)>;
+
+/// One set of programs with its maps.
+struct Lane {
+    seed: u64,
+    programs: Programs,
+    epoch: u32,
+    figures: Figures,
+}
+
+impl Lane {
+    fn new(seed: u64) -> Self {
+        let mut programs = Programs::with_pod(pod::ISOLATED);
+        programs.execute(&pod::blocks());
+        Self { seed, programs, epoch: 1, figures: Figures::default() }
+    }
+
+    fn block(&mut self, block: u64) -> Result<(), Disagreement> {
+        let met = self.pass(block, Look::EachBatch).map_err(|found| {
+            // The counters of a batch do not say which packet it was.
+            let again = found.packet.is_none().then(|| self.pass(block, Look::EachPacket).err());
+            again.flatten().unwrap_or(found)
+        })?;
+        self.figures.add(&met);
+        Ok(())
+    }
+
+    fn pass(&mut self, block: u64, look: Look) -> Result<Figures, Disagreement> {
+        let mut random = Rng::with_seed(self.seed.wrapping_add(block << 32));
+        let (mut crafter, mut model) = (Crafter::default(), Model::default());
+        let mut figures = Figures::default();
+        self.programs.forget_flows();
+        self.programs.moved();
+        for batch in 0..BLOCK / BATCH {
+            // Flows of the last policy meet the next one.
+            self.epoch += 1;
+            let state = State { flags: flags(&mut random), epoch: self.epoch };
+            self.programs.set_pod(state.flags, state.epoch);
+            let mut sums = Sums::new();
+            for number in batch * BATCH..(batch + 1) * BATCH {
+                let packet = crafter.next(&mut random);
+                let fault =
+                    |what, packet| Disagreement { seed: self.seed, block, number, what, packet };
+                let (verdict, expected, reading) = {
+                    let (expected, reading) = model.expect(state, &packet);
+                    (verdict(&self.programs, &packet), expected, reading)
+                };
+                if !expected.admits(verdict) {
+                    let what = format!(
+                        "{expected:?} is expected, decide says {verdict:?}; {reading:x?}; {state:?}"
+                    );
+                    return Err(fault(what, Some(packet)));
+                }
+                model.learn(state, &packet, &reading, verdict);
+                figures.count(expected, verdict);
+                if !is_run(&packet.bytes) {
+                    figures.not_run += 1;
+                    continue;
+                }
+                let action =
+                    self.programs.in_kernel(packet.direction, &context(&packet), &packet.bytes);
+                if !fits(action, verdict, state) {
+                    let what =
+                        format!("decide says {verdict:?}, the program returns {action}; {state:?}");
+                    return Err(fault(what, Some(packet)));
+                }
+                let sum = sums.entry((packet.direction, verdict.column())).or_default();
+                *sum = (sum.0 + 1, sum.1 + packet.bytes.len() as u64);
+                if look == Look::EachPacket
+                    && let Some(what) = difference(&mut self.programs, &std::mem::take(&mut sums))
+                {
+                    return Err(Disagreement {
+                        seed: self.seed,
+                        block,
+                        number,
+                        what,
+                        packet: Some(packet),
+                    });
+                }
+            }
+            if let Some(what) = difference(&mut self.programs, &sums) {
+                let number = batch * BATCH;
+                return Err(Disagreement { seed: self.seed, block, number, what, packet: None });
+            }
+        }
+        Ok(figures)
+    }
+}
+
+/// How the counters moved otherwise than the verdicts say.
+fn difference(programs: &mut Programs, sums: &Sums) -> Option<String> {
+    let moved = programs.moved();
+    let counted: Sums = moved
+        .iter()
+        .filter(|moved| moved.block == COUNTERS)
+        .map(|moved| {
+            let count = moved.count;
+            let key = (count.direction, count.verdict.column());
+            (key, (count.counter.packets, count.counter.bytes))
+        })
+        .collect();
+    (moved.len() != counted.len() || counted != *sums)
+        .then(|| format!("the counters moved by {moved:?}, the verdicts of decide are {sums:?}"))
+}
+
+fn verdict(programs: &Programs, packet: &Crafted) -> Verdict {
+    programs.in_memory(packet.direction, ingress_ifindex(packet), &packet.bytes)
+}
+
+fn ingress_ifindex(packet: &Crafted) -> u32 {
+    if packet.from_own_node { 0 } else { ELSEWHERE }
+}
+
+/// Whether an action is what a verdict leads to.
+fn fits(action: u32, verdict: Verdict, state: State) -> bool {
+    match verdict {
+        Verdict::Allow(_) => action == NEXT,
+        Verdict::Deny(NotAllowed | FlowRevoked) if state.flags & REJECT != 0 => {
+            action == SHOT || action == REDIRECT
+        }
+        Verdict::Deny(_) => action == SHOT,
+    }
+}
+
+/// A test run takes no frame that ends within the IP header that it announces
+/// (`bpf_prog_test_run_skb`, net/bpf/test_run.c).
+fn is_run(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) => frame.len() >= 14 + 20,
+        Some([0x86, 0xdd]) => frame.len() >= 14 + 40,
+        Some(_) => frame.len() > 14,
+        None => false,
+    }
+}
+
+/// A `__sk_buff` (linux/bpf.h).
+fn context(packet: &Crafted) -> [u8; 184] {
+    let mut context = [0; 184];
+    context[36..40].copy_from_slice(&ingress_ifindex(packet).to_ne_bytes());
+    context[40..44].copy_from_slice(&pod::IFINDEX.to_ne_bytes());
+    context[176..180].copy_from_slice(&packet.gso_size.to_ne_bytes());
+    context
+}
+
+fn flags(random: &mut Rng) -> u32 {
+    // Mostly isolated: an open pod has little to decide.
+    let likely = [(ISOLATED_INGRESS, 220), (ISOLATED_EGRESS, 220), (CHECK_SOURCE, 200)];
+    let others = [(REJECT, 80), (ASKS_CIDRS, 128), (SECOND_IDENTITY, 10)];
+    let chosen = likely.into_iter().chain(others).filter(|(_, of_256)| random.chance(*of_256));
+    chosen.fold(0, |all, (flag, _)| all | flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead::dataplane::op::{Execute as _, Op};
+    use bulkhead_common::value::{IDENTITY_FIRST, IDENTITY_NODE, Peer};
+
+    use super::*;
+
+    /// Of a run whose kernel knows another identity of this address than the memory.
+    fn found(address: std::net::IpAddr, identity: u32) -> Disagreement {
+        let mut lane = Lane::new(1);
+        let op = Op::SetPeer { address, peer: Peer { identities: [identity, 0] } };
+        lane.programs.kernel.execute(&op).expect("writing a map");
+        lane.block(0).expect_err("kernel and memory differ")
+    }
+
+    #[test]
+    fn a_packet_that_passes_in_the_kernel_alone_is_found_and_shown() {
+        let stranger = pod::IPV4.stranger;
+        let found = found(stranger, IDENTITY_FIRST + 1);
+        assert!(found.what.contains("the program returns"), "{found}");
+        let packet = found.packet.expect("its action shows it");
+        let std::net::IpAddr::V4(address) = stranger else { unreachable!("IPv4") };
+        assert!(packet.bytes.windows(4).any(|bytes| bytes == address.octets()));
+    }
+
+    #[test]
+    fn a_packet_that_has_another_reason_in_the_kernel_is_found_by_the_counters() {
+        // Egress to it passes as the own node's, and no more passes than before.
+        let found = found(pod::IPV4.trusted, IDENTITY_NODE | (IDENTITY_FIRST + 1));
+        assert!(found.what.contains("the counters moved"), "{found}");
+        let packet = found.packet.expect("the block was run again, packet by packet");
+        assert_eq!(packet.direction, Direction::Egress);
+    }
+}

@@ -1,0 +1,198 @@
+//! What the fuzzers call: every parser of what others write.
+//!
+//! `cargo xtask fuzz` lets libFuzzer look for bytes that make one of these panic, and `tests/fuzz`
+//! keeps those that led furthest; a test replays them. None of it needs root.
+
+use std::{cell::RefCell, fs};
+
+use bulkhead::{
+    dataplane::{fake::FakeKernel, op::Execute as _},
+    drops::{Names, describe},
+    manifests::{ManifestDirectory, ProblemKind},
+    policy::{
+        compile::Compiler,
+        compiled::EndpointPolicy,
+        index::Index,
+        model::{Change, ObjectKey},
+    },
+};
+use bulkhead_common::{
+    decide::{Hook, decide},
+    event::Event,
+    frames::Linear,
+    packet::{self, Network, Packet},
+    verdict::{DenyAction, Direction, DropReason, Verdict},
+};
+use tempfile::TempDir;
+
+use crate::{
+    choices::{Choices as _, Recorded},
+    crafted::{Crafted, Crafter},
+    model::{Model, State},
+    pod,
+    reading::{self, Ip, Part, Reading},
+};
+
+/// A fuzz target: its name, and what it does with bytes. It panics where something is wrong.
+pub const TARGETS: [(&str, fn(&[u8])); 4] =
+    [("parse", parse), ("decide", decide_in_turn), ("manifest", manifest), ("event", event)];
+
+/// A frame as it stands, behind an even byte; else one that the bytes are decisions about.
+fn frame(choices: &mut Recorded<'_>, crafter: &mut Crafter) -> Crafted {
+    let how = choices.byte();
+    if how % 2 == 1 {
+        return crafter.next(choices);
+    }
+    let direction = Direction::ALL[usize::from(how / 2 % 2)];
+    let from_own_node = direction == Direction::Ingress && how & 0x80 != 0;
+    let len = usize::from(choices.byte());
+    Crafted { direction, from_own_node, gso_size: 0, bytes: choices.take(len).to_vec() }
+}
+
+/// The parser reads what the second reading does, or gives up for the same reason.
+pub fn parse(data: &[u8]) {
+    let bytes = match data.split_first() {
+        Some((how, rest)) if how % 2 == 0 => rest.to_vec(),
+        Some(_) | None => Crafter::default().next(&mut Recorded(data)).bytes,
+    };
+    let theirs = reading::read(&bytes);
+    let linear = Linear(&bytes);
+    match packet::network(&linear) {
+        Ok(Network::Arp) => assert_eq!(theirs, Reading::Arp),
+        Err(reason) => assert_eq!(theirs, Reading::Unaddressed(reason)),
+        Ok(Network::Ipv4) => assert_same(&packet::parse_ipv4(&linear), &theirs, bytes.len()),
+        Ok(Network::Ipv6) => assert_same(&packet::parse_ipv6(&linear), &theirs, bytes.len()),
+    }
+}
+
+fn assert_same<const N: usize>(ours: &Packet<N>, theirs: &Reading, len: usize) {
+    let ip = match (ours.unaddressed, theirs) {
+        (Some(ours), theirs) => return assert_eq!(*theirs, Reading::Unaddressed(ours)),
+        (None, Reading::Ip(ip)) => ip,
+        (None, Reading::Arp | Reading::Unaddressed(_)) => panic!("{ours:?} and {theirs:?}"),
+    };
+    let octets = |address: std::net::IpAddr| match address {
+        std::net::IpAddr::V4(address) => address.octets().to_vec(),
+        std::net::IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    assert_eq!(ours.source.0[..], octets(ip.source));
+    assert_eq!(ours.destination.0[..], octets(ip.destination));
+    assert_eq!(ours.problem(), ip.transport.as_ref().err().copied(), "{ours:?} and {ip:?}");
+    let Ok(says) = &ip.transport else {
+        return;
+    };
+    assert_eq!(ours.protocol, ip.protocol);
+    let ports = (ours.transport.source_port, ours.transport.destination_port);
+    assert_eq!((ports.0.number(), ports.1.number()), (says.source_port, says.destination_port));
+    assert!(ours.transport_offset + ours.transport_len <= len, "{ours:?}");
+}
+
+/// Frames, one after the other, through `decide` over the maps in memory: each verdict is as the
+/// model expects it, and the same whatever stands behind the headers.
+pub fn decide_in_turn(data: &[u8]) {
+    let mut maps = FakeKernel::default();
+    for op in pod::rules().iter().chain(&pod::blocks()) {
+        maps.execute(op).expect("maps in memory");
+    }
+    let (mut choices, mut crafter) = (Recorded(data), Crafter::default());
+    let mut model = Model::default();
+    let mut state = State { flags: choices.byte().into(), epoch: 1 };
+    while !choices.is_empty() {
+        maps.now_ns.set(maps.now_ns.get() + 1000);
+        if choices.chance(8) {
+            state = State { flags: choices.byte().into(), epoch: state.epoch + 1 };
+        }
+        let packet = frame(&mut choices, &mut crafter);
+        let (expected, reading) = model.expect(state, &packet);
+        let elsewhere =
+            other_data(&packet, &reading).map(|other| judge(state, &other, &maps.clone()));
+        let verdict = judge(state, &packet, &maps);
+        assert!(
+            expected.admits(verdict),
+            "{expected:?} is expected, decide says {verdict:?}: {packet:02x?}, {reading:x?}"
+        );
+        assert!(elsewhere.is_none_or(|other| other == verdict), "{packet:02x?}: {elsewhere:?}");
+        model.learn(state, &packet, &reading, verdict);
+    }
+}
+
+fn judge(state: State, packet: &Crafted, maps: &FakeKernel) -> Verdict {
+    let hook = Hook {
+        direction: packet.direction,
+        ifindex: pod::IFINDEX,
+        from_own_node: packet.from_own_node,
+        from_itself: false,
+        vlan_tagged: false,
+    };
+    let endpoint = pod::endpoint(state.flags, state.epoch);
+    decide(&hook, &endpoint, &Linear(&packet.bytes), maps)
+}
+
+/// The same packet with other data behind its headers, where there is some that says nothing.
+fn other_data(packet: &Crafted, reading: &Reading) -> Option<Crafted> {
+    let at = match reading {
+        // An error's data is a packet.
+        Reading::Ip(Ip { transport: Ok(says), .. }) if matches!(says.part, Part::Error(_)) => None,
+        Reading::Ip(ip @ Ip { transport: Ok(_), .. }) => Some(ip.data),
+        Reading::Ip(_) | Reading::Arp | Reading::Unaddressed(_) => None,
+    }?;
+    let mut other = packet.clone();
+    other.bytes.get_mut(at..)?.iter_mut().for_each(|byte| *byte = !*byte);
+    Some(other)
+}
+
+/// A manifest directory of this one file: whatever stands in it, it can be compiled; a file that
+/// can't be read as a whole changes nothing; the same file again changes nothing.
+pub fn manifest(data: &[u8]) {
+    thread_local! {
+        static DIRECTORY: RefCell<TempDir> =
+            RefCell::new(TempDir::with_prefix("bulkhead-fuzz-").expect("a directory"));
+    }
+    DIRECTORY.with_borrow(|directory| {
+        fs::write(directory.path().join("it.yaml"), data).expect("writing a file");
+        let mut source = ManifestDirectory::new(directory.path());
+        let scan = source.scan();
+        assert!(scan.available, "{:?}", scan.problems);
+        let broken = scan.problems.iter().any(|problem| problem.kind == ProblemKind::File);
+        if broken {
+            assert_eq!(scan.changes, [Change::SourceComplete(false)]);
+        }
+        assert_eq!(scan.complete, !broken);
+        assert!(scan.problems.iter().all(|problem| !problem.message.is_empty()));
+        let again = source.scan();
+        assert!(again.changes.is_empty(), "{:?}", again.changes);
+        assert_eq!(again.problems, scan.problems);
+
+        let mut index = Index::new(None);
+        for change in scan.changes {
+            index.apply(change);
+        }
+        Compiler::new(DenyAction::Drop).update(&mut index);
+    });
+}
+
+/// A record of the kernel is told in words, whatever its numbers are.
+pub fn event(data: &[u8]) {
+    struct Nobody;
+    impl Names for Nobody {
+        fn endpoint(&self, _: u32) -> Option<(&ObjectKey, &EndpointPolicy)> {
+            None
+        }
+
+        fn pods(&self, _: std::net::IpAddr) -> Vec<&ObjectKey> {
+            Vec::new()
+        }
+    }
+    let record = Event::from_bytes(data);
+    assert_eq!(record.is_some(), data.len() == size_of::<Event>());
+    let Some(record) = record else {
+        return;
+    };
+    let words = describe(&record, &Nobody);
+    assert_eq!(words.source.is_some(), matches!(record.family, 4 | 6));
+    assert!(!words.to_string().is_empty());
+    let known = DropReason::from_number(record.reason);
+    assert!(known.is_none_or(|reason| words.reason == reason.as_str()), "{words:?}");
+    let json = serde_json::to_string(&words).expect("it can be written");
+    serde_json::from_str::<serde_json::Value>(&json).expect("it is JSON");
+}
