@@ -23,10 +23,22 @@ pub struct Crafted {
     pub direction: Direction,
     /// It came in through no device.
     pub from_own_node: bool,
+    /// The pod sent it, and it came back translated.
+    pub from_itself: bool,
+    /// The device took a VLAN tag off it.
+    pub vlan_tagged: bool,
     /// What the kernel says of its segments; zero: it is one.
     pub gso_size: u32,
     /// From the Ethernet header on.
     pub bytes: Vec<u8>,
+}
+
+impl Crafted {
+    /// A frame that came in through some device.
+    pub const fn new(direction: Direction, bytes: Vec<u8>) -> Self {
+        let (from_own_node, from_itself, vlan_tagged, gso_size) = (false, false, false, 0);
+        Self { direction, from_own_node, from_itself, vlan_tagged, gso_size, bytes }
+    }
 }
 
 /// What a packet belongs to.
@@ -76,7 +88,7 @@ impl Crafter {
         let mut bytes = network::frame(&packet, choices);
         damage(&mut bytes, choices);
         let from_own_node = direction == Direction::Ingress && choices.chance(8);
-        Crafted { direction, from_own_node, gso_size, bytes }
+        Crafted { from_own_node, gso_size, ..Crafted::new(direction, bytes) }
     }
 
     fn packet(&mut self, choices: &mut impl Choices) -> Packet {

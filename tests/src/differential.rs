@@ -34,9 +34,11 @@ use fastrand::Rng;
 use crate::{
     choices::Choices,
     crafted::{Crafted, Crafter},
-    model::{Expected, Model, State},
+    model::{Model, State},
     pod::{self, COUNTERS},
     program::{ELSEWHERE, NEXT, Programs, REDIRECT, SHOT},
+    reading,
+    user_space::Judged,
 };
 
 /// Packets between two looks at the counters.
@@ -49,14 +51,8 @@ pub const BLOCK: u64 = 20 * BATCH;
 pub struct Figures {
     /// How many packets had each verdict, by its counter column.
     pub verdicts: BTreeMap<u32, (Verdict, u64)>,
-    /// The model expected exactly one verdict.
-    pub exactly: u64,
-    /// The model knew that state would not let it pass.
-    pub must_not_pass: u64,
-    /// The model knew that state would have to let it pass.
-    pub must_pass: u64,
-    /// State decided, and the model left it open.
-    pub open: u64,
+    /// How many of them were judged at a glance.
+    pub at_a_glance: u64,
     /// The kernel runs no frame that ends within the IP header: `decide` and the model alone.
     pub not_run: u64,
 }
@@ -64,27 +60,21 @@ pub struct Figures {
 impl Figures {
     /// Packets that were compared.
     pub fn packets(&self) -> u64 {
-        self.exactly + self.must_not_pass + self.must_pass + self.open
+        self.verdicts.values().map(|(_, packets)| packets).sum()
     }
 
-    fn count(&mut self, expected: Expected, verdict: Verdict) {
+    fn count(&mut self, judged: Judged, run: bool) {
+        let Judged { verdict, at_a_glance } = judged;
         self.verdicts.entry(verdict.column()).or_insert((verdict, 0)).1 += 1;
-        *match expected {
-            Expected::Exactly(_) => &mut self.exactly,
-            Expected::ByState { may_pass: false, .. } => &mut self.must_not_pass,
-            Expected::ByState { must_pass: true, .. } => &mut self.must_pass,
-            Expected::ByState { .. } => &mut self.open,
-        } += 1;
+        self.at_a_glance += u64::from(at_a_glance);
+        self.not_run += u64::from(!run);
     }
 
     fn add(&mut self, other: &Self) {
         for (column, (verdict, packets)) in &other.verdicts {
             self.verdicts.entry(*column).or_insert((*verdict, 0)).1 += packets;
         }
-        self.exactly += other.exactly;
-        self.must_not_pass += other.must_not_pass;
-        self.must_pass += other.must_pass;
-        self.open += other.open;
+        self.at_a_glance += other.at_a_glance;
         self.not_run += other.not_run;
     }
 }
@@ -94,12 +84,8 @@ impl fmt::Display for Figures {
         for (verdict, packets) in self.verdicts.values() {
             writeln!(f, "{packets:>12}  {verdict:?}")?;
         }
-        let Self { exactly, must_not_pass, must_pass, open, not_run, .. } = self;
-        writeln!(f, "{exactly:>12}  expected exactly by the second reading")?;
-        writeln!(f, "{must_not_pass:>12}  left to state, which must not let it pass")?;
-        writeln!(f, "{must_pass:>12}  left to state, which has to let it pass")?;
-        writeln!(f, "{open:>12}  left to state, program against decide alone")?;
-        write!(f, "{not_run:>12}  too short for the kernel, decide against the reading alone")
+        writeln!(f, "{:>12}  of them at a glance", self.at_a_glance)?;
+        write!(f, "{:>12}  too short for the kernel: in user space alone", self.not_run)
     }
 }
 
@@ -125,7 +111,7 @@ impl fmt::Display for Disagreement {
         let Some(packet) = packet else {
             return write!(f, "no single packet shows it");
         };
-        let Crafted { direction, from_own_node, gso_size, bytes } = packet;
+        let Crafted { direction, from_own_node, gso_size, bytes, .. } = packet;
         writeln!(f, "{direction:?}, from own node: {from_own_node}, GSO size {gso_size}")?;
         bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
@@ -210,82 +196,84 @@ impl Lane {
         let mut random = Rng::with_seed(self.seed.wrapping_add(block << 32));
         let (mut crafter, mut model) = (Crafter::default(), Model::default());
         let mut figures = Figures::default();
+        let seed = self.seed;
+        let fault = |number, what, packet| Disagreement { seed, block, number, what, packet };
         self.programs.forget_flows();
         self.programs.moved();
         for batch in 0..BLOCK / BATCH {
             // Flows of the last policy meet the next one.
             self.epoch += 1;
-            let state = State { flags: flags(&mut random), epoch: self.epoch };
-            self.programs.set_pod(state.flags, state.epoch);
+            let flags = flags(&mut random);
+            self.programs.set_pod(flags, self.epoch);
             let mut sums = Sums::new();
             for number in batch * BATCH..(batch + 1) * BATCH {
                 let packet = crafter.next(&mut random);
-                let fault =
-                    |what, packet| Disagreement { seed: self.seed, block, number, what, packet };
-                let (verdict, expected, reading) = {
-                    let (expected, reading) = model.expect(state, &packet);
-                    (verdict(&self.programs, &packet), expected, reading)
-                };
-                if !expected.admits(verdict) {
-                    let what = format!(
-                        "{expected:?} is expected, decide says {verdict:?}; {reading:x?}; {state:?}"
-                    );
-                    return Err(fault(what, Some(packet)));
-                }
-                model.learn(state, &packet, &reading, verdict);
-                figures.count(expected, verdict);
-                if !is_run(&packet.bytes) {
-                    figures.not_run += 1;
-                    continue;
-                }
-                let action =
-                    self.programs.in_kernel(packet.direction, &context(&packet), &packet.bytes);
-                if !fits(action, verdict, state) {
-                    let what =
-                        format!("decide says {verdict:?}, the program returns {action}; {state:?}");
-                    return Err(fault(what, Some(packet)));
-                }
-                let sum = sums.entry((packet.direction, verdict.column())).or_default();
-                *sum = (sum.0 + 1, sum.1 + packet.bytes.len() as u64);
-                if look == Look::EachPacket
-                    && let Some(what) = difference(&mut self.programs, &std::mem::take(&mut sums))
-                {
-                    return Err(Disagreement {
-                        seed: self.seed,
-                        block,
-                        number,
-                        what,
-                        packet: Some(packet),
-                    });
-                }
+                let met = self.meet(flags, &mut model, &packet).and_then(|(judged, run)| {
+                    figures.count(judged, run);
+                    if run {
+                        let key = (packet.direction, judged.verdict.column());
+                        let (packets, bytes) = sums.entry(key).or_default();
+                        (*packets, *bytes) = (*packets + 1, *bytes + packet.bytes.len() as u64);
+                    }
+                    match look {
+                        Look::EachBatch => Ok(()),
+                        Look::EachPacket => self.check_counters(&std::mem::take(&mut sums)),
+                    }
+                });
+                met.map_err(|what| fault(number, what, Some(packet)))?;
             }
-            if let Some(what) = difference(&mut self.programs, &sums) {
-                let number = batch * BATCH;
-                return Err(Disagreement { seed: self.seed, block, number, what, packet: None });
-            }
+            self.check_counters(&sums).map_err(|what| fault(batch * BATCH, what, None))?;
         }
         Ok(figures)
     }
-}
 
-/// How the counters moved otherwise than the verdicts say.
-fn difference(programs: &mut Programs, sums: &Sums) -> Option<String> {
-    let moved = programs.moved();
-    let counted: Sums = moved
-        .iter()
-        .filter(|moved| moved.block == COUNTERS)
-        .map(|moved| {
-            let count = moved.count;
-            let key = (count.direction, count.verdict.column());
-            (key, (count.counter.packets, count.counter.bytes))
-        })
-        .collect();
-    (moved.len() != counted.len() || counted != *sums)
-        .then(|| format!("the counters moved by {moved:?}, the verdicts of decide are {sums:?}"))
-}
+    /// Has all three judge a packet: the verdict, and whether the program ran.
+    fn meet(
+        &mut self,
+        flags: u32,
+        model: &mut Model,
+        packet: &Crafted,
+    ) -> Result<(Judged, bool), String> {
+        let Crafted { direction, bytes, .. } = packet;
+        let judged = self.programs.in_memory(*direction, ingress_ifindex(packet), bytes);
+        let verdict = judged.verdict;
+        let state = State { flags, epoch: self.epoch, now: self.programs.clock() };
+        let reading = reading::read(bytes);
+        let expected = model.judge(state, packet, &reading);
+        if verdict != expected {
+            return Err(format!(
+                "the model says {expected:?}, decide {verdict:?}; {reading:x?}; {state:?}"
+            ));
+        }
+        if !is_run(bytes) {
+            return Ok((judged, false));
+        }
+        let action = self.programs.in_kernel(*direction, &context(packet), bytes);
+        if fits(action, verdict, flags) {
+            Ok((judged, true))
+        } else {
+            Err(format!("decide says {verdict:?}, the program returns {action}; {state:?}"))
+        }
+    }
 
-fn verdict(programs: &Programs, packet: &Crafted) -> Verdict {
-    programs.in_memory(packet.direction, ingress_ifindex(packet), &packet.bytes)
+    /// That the counters moved as the verdicts say.
+    fn check_counters(&mut self, sums: &Sums) -> Result<(), String> {
+        let moved = self.programs.moved();
+        let counted: Sums = moved
+            .iter()
+            .filter(|moved| moved.block == COUNTERS)
+            .map(|moved| {
+                let count = moved.count;
+                let key = (count.direction, count.verdict.column());
+                (key, (count.counter.packets, count.counter.bytes))
+            })
+            .collect();
+        if moved.len() == counted.len() && counted == *sums {
+            Ok(())
+        } else {
+            Err(format!("the counters moved by {moved:?}, the verdicts of decide are {sums:?}"))
+        }
+    }
 }
 
 fn ingress_ifindex(packet: &Crafted) -> u32 {
@@ -293,10 +281,10 @@ fn ingress_ifindex(packet: &Crafted) -> u32 {
 }
 
 /// Whether an action is what a verdict leads to.
-fn fits(action: u32, verdict: Verdict, state: State) -> bool {
+fn fits(action: u32, verdict: Verdict, flags: u32) -> bool {
     match verdict {
         Verdict::Allow(_) => action == NEXT,
-        Verdict::Deny(NotAllowed | FlowRevoked) if state.flags & REJECT != 0 => {
+        Verdict::Deny(NotAllowed | FlowRevoked) if flags & REJECT != 0 => {
             action == SHOT || action == REDIRECT
         }
         Verdict::Deny(_) => action == SHOT,

@@ -3,7 +3,7 @@
 //! `cargo xtask fuzz` lets libFuzzer look for bytes that make one of these panic, and `tests/fuzz`
 //! keeps those that led furthest; a test replays them. None of it needs root.
 
-use std::{cell::RefCell, fs};
+use std::{cell::RefCell, fs, time::Duration};
 
 use bulkhead::{
     dataplane::{fake::FakeKernel, op::Execute as _},
@@ -15,9 +15,11 @@ use bulkhead::{
         index::Index,
         model::{Change, ObjectKey},
     },
+    reach::flow,
 };
 use bulkhead_common::{
-    decide::{Hook, decide},
+    answer,
+    decide::Hook,
     event::Event,
     frames::Linear,
     packet::{self, Network, Packet},
@@ -31,25 +33,39 @@ use crate::{
     model::{Model, State},
     pod,
     reading::{self, Ip, Part, Reading},
+    user_space,
 };
 
 /// A fuzz target: its name, and what it does with bytes. It panics where something is wrong.
-pub const TARGETS: [(&str, fn(&[u8])); 4] =
-    [("parse", parse), ("decide", decide_in_turn), ("manifest", manifest), ("event", event)];
+pub const TARGETS: [(&str, fn(&[u8])); 5] = [
+    ("parse", parse),
+    ("decide", decide_in_turn),
+    ("manifest", manifest),
+    ("flows", flows),
+    ("event", event),
+];
 
 /// A frame as it stands, behind an even byte; else one that the bytes are decisions about.
 fn frame(choices: &mut Recorded<'_>, crafter: &mut Crafter) -> Crafted {
     let how = choices.byte();
-    if how % 2 == 1 {
-        return crafter.next(choices);
+    let packet = if how % 2 == 1 {
+        crafter.next(choices)
+    } else {
+        let direction = Direction::ALL[usize::from(how / 2 % 2)];
+        let len = usize::from(choices.byte());
+        Crafted::new(direction, choices.take(len).to_vec())
+    };
+    let comes_in = packet.direction == Direction::Ingress;
+    Crafted {
+        from_own_node: packet.from_own_node || (comes_in && how & 0x80 != 0),
+        from_itself: comes_in && how & 0x60 == 0x60,
+        vlan_tagged: how & 0x1e == 0x1e,
+        ..packet
     }
-    let direction = Direction::ALL[usize::from(how / 2 % 2)];
-    let from_own_node = direction == Direction::Ingress && how & 0x80 != 0;
-    let len = usize::from(choices.byte());
-    Crafted { direction, from_own_node, gso_size: 0, bytes: choices.take(len).to_vec() }
 }
 
-/// The parser reads what the second reading does, or gives up for the same reason.
+/// The parser reads what the second reading does, or gives up for the same reason; at a glance,
+/// too. An answer is a good packet from the denied destination to the denied source.
 pub fn parse(data: &[u8]) {
     let bytes = match data.split_first() {
         Some((how, rest)) if how % 2 == 0 => rest.to_vec(),
@@ -60,9 +76,33 @@ pub fn parse(data: &[u8]) {
     match packet::network(&linear) {
         Ok(Network::Arp) => assert_eq!(theirs, Reading::Arp),
         Err(reason) => assert_eq!(theirs, Reading::Unaddressed(reason)),
-        Ok(Network::Ipv4) => assert_same(&packet::parse_ipv4(&linear), &theirs, bytes.len()),
-        Ok(Network::Ipv6) => assert_same(&packet::parse_ipv6(&linear), &theirs, bytes.len()),
+        Ok(Network::Ipv4) => {
+            let ours = packet::parse_ipv4(&linear);
+            assert!(packet::plain_ipv4(&linear).is_none_or(|plain| plain == ours), "{ours:?}");
+            assert_same(&ours, &theirs, bytes.len());
+            assert_answer(&linear, &ours, &theirs);
+        }
+        Ok(Network::Ipv6) => {
+            let ours = packet::parse_ipv6(&linear);
+            assert!(packet::plain_ipv6(&linear).is_none_or(|plain| plain == ours), "{ours:?}");
+            assert_same(&ours, &theirs, bytes.len());
+            assert_answer(&linear, &ours, &theirs);
+        }
     }
+}
+
+fn assert_answer<const N: usize>(frame: &Linear<'_>, denied: &Packet<N>, theirs: &Reading) {
+    let mut answer = [0; answer::MAX_LEN];
+    let len = answer::write(frame, denied, &mut answer);
+    if len == 0 {
+        return;
+    }
+    let answer = &answer[..len];
+    let (Reading::Ip(denied), Reading::Ip(ip)) = (theirs, reading::read(answer)) else {
+        panic!("{answer:02x?}");
+    };
+    assert_eq!((ip.source, ip.destination), (denied.destination, denied.source));
+    assert!(ip.transport.is_ok(), "{answer:02x?}");
 }
 
 fn assert_same<const N: usize>(ours: &Packet<N>, theirs: &Reading, len: usize) {
@@ -87,8 +127,12 @@ fn assert_same<const N: usize>(ours: &Packet<N>, theirs: &Reading, len: usize) {
     assert!(ours.transport_offset + ours.transport_len <= len, "{ours:?}");
 }
 
-/// Frames, one after the other, through `decide` over the maps in memory: each verdict is as the
-/// model expects it, and the same whatever stands behind the headers.
+/// Time that may go by between two packets, in seconds: up to, and past, every time-out.
+const PAUSES_SECS: [u64; 16] =
+    [1, 2, 10, 11, 30, 31, 60, 61, 70, 71, 180, 181, 3600, 3601, 86_400, 86_401];
+
+/// Frames, one after the other, through `decide` over the maps in memory: each verdict is the
+/// model's, and the same whatever stands behind the headers.
 pub fn decide_in_turn(data: &[u8]) {
     let mut maps = FakeKernel::default();
     for op in pod::rules().iter().chain(&pod::blocks()) {
@@ -96,36 +140,35 @@ pub fn decide_in_turn(data: &[u8]) {
     }
     let (mut choices, mut crafter) = (Recorded(data), Crafter::default());
     let mut model = Model::default();
-    let mut state = State { flags: choices.byte().into(), epoch: 1 };
+    let mut state = State { flags: choices.byte().into(), epoch: 1, now: Duration::ZERO };
     while !choices.is_empty() {
-        maps.now_ns.set(maps.now_ns.get() + 1000);
+        state.now += match choices.chance(16) {
+            true => Duration::from_secs(choices.choose(&PAUSES_SECS)),
+            false => Duration::from_micros(1),
+        };
         if choices.chance(8) {
-            state = State { flags: choices.byte().into(), epoch: state.epoch + 1 };
+            state = State { flags: choices.byte().into(), epoch: state.epoch + 1, ..state };
         }
         let packet = frame(&mut choices, &mut crafter);
-        let (expected, reading) = model.expect(state, &packet);
+        let reading = reading::read(&packet.bytes);
         let elsewhere =
             other_data(&packet, &reading).map(|other| judge(state, &other, &maps.clone()));
         let verdict = judge(state, &packet, &maps);
-        assert!(
-            expected.admits(verdict),
-            "{expected:?} is expected, decide says {verdict:?}: {packet:02x?}, {reading:x?}"
+        let expected = model.judge(state, &packet, &reading);
+        assert_eq!(
+            verdict, expected,
+            "left: decide, right: the model; {state:?}, {packet:02x?}, {reading:x?}"
         );
         assert!(elsewhere.is_none_or(|other| other == verdict), "{packet:02x?}: {elsewhere:?}");
-        model.learn(state, &packet, &reading, verdict);
     }
 }
 
 fn judge(state: State, packet: &Crafted, maps: &FakeKernel) -> Verdict {
-    let hook = Hook {
-        direction: packet.direction,
-        ifindex: pod::IFINDEX,
-        from_own_node: packet.from_own_node,
-        from_itself: false,
-        vlan_tagged: false,
-    };
+    let Crafted { direction, from_own_node, from_itself, vlan_tagged, .. } = *packet;
+    let hook = Hook { direction, ifindex: pod::IFINDEX, from_own_node, from_itself, vlan_tagged };
     let endpoint = pod::endpoint(state.flags, state.epoch);
-    decide(&hook, &endpoint, &Linear(&packet.bytes), maps)
+    maps.now_ns.set(state.now.as_nanos() as u64);
+    user_space::judge(&hook, &endpoint, &packet.bytes, maps).verdict
 }
 
 /// The same packet with other data behind its headers, where there is some that says nothing.
@@ -169,6 +212,22 @@ pub fn manifest(data: &[u8]) {
         }
         Compiler::new(DenyAction::Drop).update(&mut index);
     });
+}
+
+/// A list of flows: what was read is written and read again as the same; an error names the line.
+pub fn flows(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let lines = match flow::read("flows.jsonl", &text) {
+        Ok(lines) => lines,
+        Err(error) => {
+            return assert!(format!("{error:#}").starts_with("flows.jsonl:"), "{error:#}");
+        }
+    };
+    for line in lines {
+        let written = serde_json::to_string(&line.flow).expect("it can be written");
+        let again = flow::read("again", &written).expect("what was written is a flow");
+        assert_eq!(again, [flow::Line { number: 1, flow: line.flow }]);
+    }
 }
 
 /// A record of the kernel is told in words, whatever its numbers are.

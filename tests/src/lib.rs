@@ -3,6 +3,7 @@
 //! - [`conformance`]: recorded cases of who reaches whom,
 //! - [`pod`]: a pod and its policy, as the maps hold them,
 //! - [`program`]: the loaded programs, run on single packets,
+//! - [`user_space`]: the verdict without them,
 //! - [`statistics`]: medians, and how sure they are.
 //!
 //! To hold them against random packets:
@@ -10,7 +11,7 @@
 //! - [`choices`]: where a generator's decisions come from,
 //! - [`crafted`]: frames that are hard to judge,
 //! - [`reading`]: a second reading of a frame's headers,
-//! - [`model`]: what that reading and a slow, obvious policy expect,
+//! - [`model`]: the verdict that this reading and a slow, obvious policy lead to,
 //! - [`differential`]: the programs, `decide` and the model, packet by packet,
 //! - [`fuzz`]: what the fuzzers call, and the replay of what they found.
 //!
@@ -40,4 +41,5 @@ pub mod scrape;
 pub mod stack;
 pub mod station;
 pub mod statistics;
+pub mod user_space;
 pub mod wire;

@@ -1,69 +1,48 @@
-//! What a second reading of the headers and a slow, obvious policy expect of a packet.
+//! The verdict that a second reading of the headers leads to.
 //!
-//! The policy is that of [`pod`](crate::pod), said again as conditions. Where neither flows nor
-//! fragments have a say, the verdict is expected exactly, reason included. Where they do, the
-//! memory in here gives bounds: a reply passes only after a packet of its flow was let through in
-//! the other direction by the rules; and some replies have to pass.
+//! The policy is that of [`pod`](crate::pod), and the memory that of docs/datapath.md, both said
+//! again: slow, obvious, and without a look at what `bulkhead_common` does about them.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use bulkhead_common::{
     value::flags,
     verdict::{
-        AllowReason::{self, Itself, NeighbourDiscovery, NotIsolated, OwnNode, Rule},
+        AllowReason::{Itself, NeighbourDiscovery, NotIsolated, OwnNode, Reply},
         Direction,
-        DropReason::{FragmentWithoutFirst, NotAllowed, SpoofedSource, UnknownEthertype},
+        DropReason::{
+            self, FlowRevoked, Malformed, NotAllowed, SpoofedSource, UnknownEthertype, VlanTagged,
+        },
         Verdict::{self, Allow, Deny},
     },
 };
 
+use self::{
+    flow::Flow,
+    rules::{Known, allow, known},
+};
 use crate::{
     crafted::Crafted,
-    pod::{ALLOWED, EGRESS_ONLY, NETS, OPEN},
+    pod::NETS,
     reading::{self, FOLLOWS, Fragment, Ip, Part, Quoted, Reading, Transport},
 };
+
+mod flow;
+mod rules;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
 
-/// What is expected of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
-    /// This verdict.
-    Exactly(Verdict),
-    /// What was there before decides; these are the bounds.
-    ByState {
-        /// It may pass.
-        may_pass: bool,
-        /// It has to pass.
-        must_pass: bool,
-    },
-}
-
-impl Expected {
-    /// Whether a verdict is as expected.
-    pub fn admits(self, verdict: Verdict) -> bool {
-        match self {
-            Self::Exactly(expected) => verdict == expected,
-            Self::ByState { may_pass, must_pass } => {
-                if verdict.is_allow() {
-                    may_pass
-                } else {
-                    !must_pass
-                }
-            }
-        }
-    }
-}
-
-/// The pod, as its packets find it: its flags, and a number that changes with them.
+/// The pod, as a packet finds it.
 #[derive(Clone, Copy, Debug)]
 pub struct State {
     /// See [`flags`].
     pub flags: u32,
     /// See [`bulkhead_common::value::Endpoint::epoch`].
     pub epoch: u32,
+    /// By a clock that never goes back.
+    pub now: Duration,
 }
 
 impl State {
@@ -79,51 +58,53 @@ impl State {
     }
 }
 
-/// A flow of the pod: the peer, the pod's port, the peer's port, the protocol.
-type Flow = (IpAddr, u16, u16, u8);
-/// A datagram: source, destination, identification, the way it goes.
-type Datagram = (IpAddr, IpAddr, u32, Direction);
-
-/// What rules let through of a flow.
-#[derive(Clone, Copy, Debug, Default)]
-struct Passed {
-    /// In which epoch last, for each direction.
-    last: [Option<u32>; 2],
-    /// The same, of those packets alone that can only be a flow's first.
-    first: [Option<u32>; 2],
-    /// A FIN or RST was met.
-    closed: bool,
+/// A packet, as rules and flows see it.
+#[derive(Clone, Copy, Debug)]
+struct Asked<'a> {
+    state: State,
+    direction: Direction,
+    remote: IpAddr,
+    protocol: u8,
+    says: &'a Transport,
 }
 
-/// What was let through.
+/// A flow of the pod: the peer, the pod's port, the peer's port, the protocol.
+type FlowKey = (IpAddr, u16, u16, u8);
+/// A datagram: source, destination, identification, the way it goes; of IPv4, the protocol.
+type Datagram = (IpAddr, IpAddr, u32, Direction, u8);
+
+/// What a datagram's first fragment said.
+#[derive(Clone, Debug)]
+struct First {
+    protocol: u8,
+    says: Transport,
+    /// Where in the datagram its transport header ended.
+    headers_end: usize,
+    met: Duration,
+}
+
+/// What the pod's packets left behind.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    flows: HashMap<Flow, Passed>,
-    /// Where the transport header of the first fragment ended.
-    firsts: HashMap<Datagram, usize>,
+    flows: HashMap<FlowKey, Flow>,
+    firsts: HashMap<Datagram, First>,
 }
 
 impl Model {
-    /// What is expected of a packet, and what it says.
-    pub fn expect(&self, state: State, packet: &Crafted) -> (Expected, Reading) {
-        let reading = reading::read(&packet.bytes);
-        (self.expected(state, packet, &reading), reading)
-    }
-
-    fn expected(&self, state: State, packet: &Crafted, reading: &Reading) -> Expected {
+    /// The verdict on a packet that reads so.
+    pub fn judge(&mut self, state: State, packet: &Crafted, reading: &Reading) -> Verdict {
         let direction = packet.direction;
-        let exactly = Expected::Exactly;
-        let unreadable = |reason| {
-            exactly(if state.is_isolated(direction) { Deny(reason) } else { Allow(NotIsolated) })
-        };
+        let unreadable =
+            |reason| if state.is_isolated(direction) { Deny(reason) } else { Allow(NotIsolated) };
         let checked = direction == Direction::Egress && state.has(flags::CHECK_SOURCE);
         if packet.from_own_node && !reading::may_be_extended(&packet.bytes) {
-            return exactly(Allow(OwnNode));
+            return Allow(OwnNode);
         }
-        let ip = match reading {
-            Reading::Arp => return exactly(Allow(NeighbourDiscovery)),
+        let tagged = Reading::Unaddressed(VlanTagged);
+        let ip = match if packet.vlan_tagged { &tagged } else { reading } {
+            Reading::Arp => return Allow(NeighbourDiscovery),
             Reading::Unaddressed(reason) if checked && *reason != UnknownEthertype => {
-                return exactly(Deny(*reason));
+                return Deny(*reason);
             }
             Reading::Unaddressed(reason) => return unreadable(*reason),
             Reading::Ip(ip) => ip,
@@ -131,118 +112,154 @@ impl Model {
         if packet.from_own_node
             && (ip.fragment == Fragment::Whole || known(state, ip.source) == Known::Node)
         {
-            return exactly(Allow(OwnNode));
+            return Allow(OwnNode);
         }
         if ip.transport.as_ref().is_ok_and(|says| says.part == Part::NeighbourDiscovery) {
-            return exactly(Allow(NeighbourDiscovery));
+            return Allow(NeighbourDiscovery);
         }
         let (local, remote) = ends(direction, ip.source, ip.destination);
         if checked && !is_own_source(local, remote) {
-            return exactly(Deny(SpoofedSource));
+            return Deny(SpoofedSource);
         }
-        let says = match &ip.transport {
-            Err(FragmentWithoutFirst) if FOLLOWS && state.is_isolated(direction) => {
-                return Expected::ByState {
-                    may_pass: self.follows_a_first(direction, ip),
-                    must_pass: false,
-                };
-            }
-            Err(reason) => return unreadable(*reason),
-            Ok(says) => says,
+        let (protocol, says) = match self.transport(state.now, direction, ip) {
+            Err(reason) => return unreadable(reason),
+            Ok(found) => found,
         };
-        if local == remote && is_pod(local) {
-            return exactly(Allow(Itself));
+        if (local == remote && is_pod(local))
+            || (packet.from_itself && (is_pod(remote) || known(state, remote) == Known::Node))
+        {
+            return Allow(Itself);
         }
-        let port = says.destination_port;
-        if let Some(reason) = by_rules(state, direction, remote, ip.protocol, port) {
-            return exactly(Allow(reason));
+        let verdict = self.by_policy(&Asked { state, direction, remote, protocol, says: &says });
+        if let Part::Error(quoted) = &says.part
+            && FOLLOWS
+            && !verdict.is_allow()
+        {
+            return match quoted {
+                Some(quoted) if quoted.source == ip.destination => {
+                    self.by_quotation(state, direction, quoted)
+                }
+                Some(_) | None => verdict,
+            };
         }
-        match &says.part {
-            Part::First | Part::None | Part::NeighbourDiscovery => exactly(Deny(NotAllowed)),
-            Part::Error(_) if !FOLLOWS => exactly(Deny(NotAllowed)),
-            Part::Error(quoted) => Expected::ByState {
-                may_pass: quoted.as_ref().is_some_and(|quoted| {
-                    quoted.source == ip.destination && self.is_about(state, direction, quoted)
-                }),
-                must_pass: false,
-            },
-            Part::Second | Part::Later | Part::Any => self.as_reply(state, direction, ip, says),
+        if let Fragment::At { byte: 0, more: true, id } = ip.fragment
+            && verdict.is_allow()
+            && state.is_isolated(direction)
+        {
+            let first = First { protocol, says, headers_end: ip.headers_end, met: state.now };
+            self.firsts.insert(datagram(direction, ip, id), first);
         }
+        verdict
+    }
+
+    /// The protocol and the transport header of a packet; of a later fragment, what its first one
+    /// said.
+    fn transport(
+        &self,
+        now: Duration,
+        direction: Direction,
+        ip: &Ip,
+    ) -> Result<(u8, Transport), DropReason> {
+        let first = match ip.fragment {
+            Fragment::At { byte, id, .. } if FOLLOWS && byte > 0 => {
+                self.firsts.get(&datagram(direction, ip, id)).map(|first| (byte, first))
+            }
+            Fragment::At { .. } | Fragment::Whole | Fragment::Unknown => None,
+        };
+        // As long as Linux waits (net.ipv4.ipfrag_time, net.ipv6.ip6frag_time).
+        let patience = Duration::from_secs(if ip.source.is_ipv4() { 30 } else { 60 });
+        match first.filter(|(_, first)| now - first.met <= patience) {
+            None => ip.transport.clone().map(|says| (ip.protocol, says)),
+            Some((byte, first)) if byte < first.headers_end => Err(Malformed),
+            Some((_, first)) => Ok((first.protocol, first.says.clone())),
+        }
+    }
+
+    /// What rules and flows say.
+    fn by_policy(&mut self, asked: &Asked<'_>) -> Verdict {
+        let Asked { state, direction, remote, protocol, says } = *asked;
+        let Some(reason) = allow(state, direction, remote, protocol, says.destination_port) else {
+            return self.as_reply(asked);
+        };
+        let back = direction.opposite();
+        let first = says.part == Part::First;
+        let kept = match says.part {
+            Part::First => state.is_isolated(back) || matches!(protocol, TCP | SCTP),
+            Part::Later | Part::Any => state.is_isolated(back),
+            Part::Second | Part::Error(_) | Part::NeighbourDiscovery | Part::None => false,
+        };
+        if !kept {
+            return Allow(reason);
+        }
+        let replies_pass = known(state, remote) == Known::Node
+            || allow(state, back, remote, protocol, says.source_port).is_some();
+        let flow = match self.live(asked.flow(), state.now) {
+            None if replies_pass && !first => return Allow(reason),
+            Some(flow) if !first || (flow.opener == direction && !flow.is_over()) => {
+                let epoch = if flow.opener == direction { state.epoch } else { flow.epoch };
+                flow.after(direction, says.closes, epoch, state.now)
+            }
+            None | Some(_) => Flow::opened(direction, state.epoch, state.now),
+        };
+        self.flows.insert(asked.flow(), flow);
+        Allow(reason)
     }
 
     /// A packet that rules deny, and that a flow may let through.
-    fn as_reply(&self, state: State, direction: Direction, ip: &Ip, says: &Transport) -> Expected {
-        let (_, remote) = ends(direction, ip.source, ip.destination);
-        let passed = self.flows.get(&flow(direction, ip, says)).copied().unwrap_or_default();
-        let opener = direction.opposite() as usize;
-        let openers = match (ip.protocol, &says.part) {
-            (UDP, _) => passed.last,
-            (TCP, Part::Second) => passed.first,
-            _ => [None; 2],
+    fn as_reply(&mut self, asked: &Asked<'_>) -> Verdict {
+        let Asked { state, direction, remote, protocol, says } = *asked;
+        if !matches!(says.part, Part::Second | Part::Later | Part::Any) {
+            return Deny(NotAllowed);
+        }
+        let opener = direction.opposite();
+        let Some(flow) = self.live(asked.flow(), state.now).filter(|flow| flow.opener == opener)
+        else {
+            return Deny(NotAllowed);
         };
-        let must_pass = openers[opener] == Some(state.epoch)
-            && passed.last[direction as usize].is_none()
-            && !passed.closed
-            && known(state, remote) != Known::Node;
-        Expected::ByState { may_pass: passed.last[opener].is_some(), must_pass }
+        if flow.epoch != state.epoch
+            && allow(state, opener, remote, protocol, says.source_port).is_none()
+        {
+            return Deny(FlowRevoked);
+        }
+        let flow = flow.after(direction, says.closes, state.epoch, state.now);
+        self.flows.insert(asked.flow(), flow);
+        Allow(Reply)
     }
 
-    /// A later fragment that lies behind the headers of a first one that passed.
-    fn follows_a_first(&self, direction: Direction, ip: &Ip) -> bool {
-        let Fragment::At { byte, id } = ip.fragment else {
-            return false;
-        };
-        let first = self.firsts.get(&(ip.source, ip.destination, id, direction));
-        first.is_some_and(|headers_end| byte >= *headers_end)
-    }
-
-    /// Whether an error that goes in `direction` is about a packet that went, or may go, the other
-    /// way: by the rules, or as a reply to what the rules let in.
-    fn is_about(&self, state: State, direction: Direction, quoted: &Quoted) -> bool {
+    /// An error that goes in `direction`, about a packet that went the other way.
+    fn by_quotation(&self, state: State, direction: Direction, quoted: &Quoted) -> Verdict {
+        let Quoted { protocol, source_port, destination_port, .. } = *quoted;
         let went = direction.opposite();
         let (_, remote) = ends(went, quoted.source, quoted.destination);
-        let allowed =
-            |direction, port| by_rules(state, direction, remote, quoted.protocol, port).is_some();
-        allowed(went, quoted.destination_port) || allowed(direction, quoted.source_port)
+        let (pod_port, peer_port) = ends(went, source_port, destination_port);
+        let flow = self.live((remote, pod_port, peer_port, protocol), state.now);
+        let opener = flow.map_or(direction, |flow| flow.opener);
+        let port = if opener == went { destination_port } else { source_port };
+        match (allow(state, opener, remote, protocol, port), flow) {
+            // To be `Related` in a data plane that follows.
+            (Some(_), _) => Allow(Reply),
+            (None, Some(_)) => Deny(FlowRevoked),
+            (None, None) => Deny(NotAllowed),
+        }
     }
 
-    /// What became of a packet.
-    pub fn learn(&mut self, state: State, packet: &Crafted, reading: &Reading, verdict: Verdict) {
-        let Reading::Ip(ip @ Ip { transport: Ok(says), .. }) = reading else {
-            return;
-        };
-        let direction = packet.direction;
-        if let Fragment::At { byte: 0, id } = ip.fragment
-            && verdict.is_allow()
-        {
-            let datagram = (ip.source, ip.destination, id, direction);
-            let end = self.firsts.entry(datagram).or_insert(ip.headers_end);
-            *end = ip.headers_end.min(*end);
-        }
-        let opens = match says.part {
-            Part::First | Part::Later | Part::Any => true,
-            Part::Second | Part::Error(_) | Part::NeighbourDiscovery | Part::None => false,
-        };
-        // What the node itself sends asks no rule, and is not remembered.
-        let by_rules = match verdict {
-            Allow(Rule | NotIsolated) => true,
-            // What the node itself sends asks no rule, and is not remembered.
-            Allow(OwnNode) => direction == Direction::Egress,
-            Allow(_) | Deny(_) => false,
-        };
-        if opens && by_rules {
-            let passed = self.flows.entry(flow(direction, ip, says)).or_default();
-            passed.last[direction as usize] = Some(state.epoch);
-            if says.part == Part::First {
-                passed.first[direction as usize] = Some(state.epoch);
-            }
-        }
-        if says.closes
-            && let Some(passed) = self.flows.get_mut(&flow(direction, ip, says))
-        {
-            passed.closed = true;
-        }
+    fn live(&self, key: FlowKey, now: Duration) -> Option<Flow> {
+        let (.., protocol) = key;
+        self.flows.get(&key).copied().filter(|flow| !flow.is_forgotten(protocol, now))
     }
+}
+
+impl Asked<'_> {
+    fn flow(&self) -> FlowKey {
+        let Self { direction, remote, protocol, says, .. } = *self;
+        let (pod_port, peer_port) = ends(direction, says.source_port, says.destination_port);
+        (remote, pod_port, peer_port, protocol)
+    }
+}
+
+fn datagram(direction: Direction, ip: &Ip, id: u32) -> Datagram {
+    let protocol = if ip.source.is_ipv4() { ip.protocol } else { 0 };
+    (ip.source, ip.destination, id, direction, protocol)
 }
 
 /// The pod's end, then the other one's, of something that goes in `direction`.
@@ -251,12 +268,6 @@ fn ends<T>(direction: Direction, source: T, destination: T) -> (T, T) {
         Direction::Ingress => (destination, source),
         Direction::Egress => (source, destination),
     }
-}
-
-fn flow(direction: Direction, ip: &Ip, says: &Transport) -> Flow {
-    let (_, remote) = ends(direction, ip.source, ip.destination);
-    let (pod_port, peer_port) = ends(direction, says.source_port, says.destination_port);
-    (remote, pod_port, peer_port, ip.protocol)
 }
 
 fn is_pod(address: IpAddr) -> bool {
@@ -271,68 +282,4 @@ fn is_own_source(source: IpAddr, destination: IpAddr) -> bool {
     };
     let to_group = destination.is_ipv6() && destination.is_multicast();
     is_pod(source) || (of_link(source) && (of_link(destination) || to_group))
-}
-
-/// What rules know of a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    Nobody,
-    Friend,
-    Trusted,
-    Node,
-}
-
-fn known(state: State, address: IpAddr) -> Known {
-    if state.has(flags::SECOND_IDENTITY) {
-        return Known::Nobody;
-    }
-    for net in NETS {
-        let named =
-            [(net.friend, Known::Friend), (net.trusted, Known::Trusted), (net.node, Known::Node)];
-        if let Some((_, known)) = named.into_iter().find(|(peer, _)| *peer == address) {
-            return known;
-        }
-    }
-    if !state.has(flags::ASKS_CIDRS) {
-        return Known::Nobody;
-    }
-    match address {
-        IpAddr::V4(address) => match address.octets() {
-            [10, 9, 1, _] => Known::Friend,
-            [10, 9, _, _] => Known::Trusted,
-            _ => Known::Nobody,
-        },
-        IpAddr::V6(address) => match address.segments() {
-            [0xfd00, 0x90, 0, 0, ..] => Known::Friend,
-            [0xfd00, 0x90, ..] => Known::Trusted,
-            _ => Known::Nobody,
-        },
-    }
-}
-
-fn by_rules(
-    state: State,
-    direction: Direction,
-    peer: IpAddr,
-    protocol: u8,
-    port: u16,
-) -> Option<AllowReason> {
-    if !state.is_isolated(direction) {
-        return Some(NotIsolated);
-    }
-    let open = direction == Direction::Ingress && protocol == TCP && port == OPEN;
-    let with_friend = match protocol {
-        TCP if port == ALLOWED => true,
-        TCP if direction == Direction::Ingress => (8080..=8090).contains(&port),
-        TCP => port == EGRESS_ONLY,
-        UDP | SCTP => port == ALLOWED,
-        _ => false,
-    };
-    match known(state, peer) {
-        _ if open => Some(Rule),
-        Known::Node if direction == Direction::Egress => Some(OwnNode),
-        Known::Trusted => Some(Rule),
-        Known::Friend if with_friend => Some(Rule),
-        Known::Nobody | Known::Friend | Known::Node => None,
-    }
 }

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     ops::{Deref, DerefMut},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aya::{Ebpf, Pod, TestRun as _, TestRunOptions, maps::HashMap};
@@ -19,14 +19,16 @@ use bulkhead::dataplane::{
 };
 use bulkhead_common::{
     abi::{self, COUNTER_BLOCK_UNKNOWN},
-    decide::{Hook, decide},
-    frames::Linear,
+    decide::Hook,
     key::FlowKey,
     value::{Counter, Flow},
     verdict::{Direction, DropReason, Verdict},
 };
 
-use crate::pod;
+use crate::{
+    pod,
+    user_space::{self, Judged},
+};
 
 /// `TCX_NEXT`, the same as `TC_ACT_UNSPEC` (linux/pkt_cls.h): other programs still run.
 pub const NEXT: u32 = u32::MAX;
@@ -162,7 +164,7 @@ impl Programs {
 
     /// The verdict of `decide`, when the program acts accordingly. Looks at no counters.
     pub fn compare(&mut self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> Verdict {
-        let expected = self.in_memory(direction, ingress_ifindex, frame);
+        let expected = self.in_memory(direction, ingress_ifindex, frame).verdict;
         let action = self.in_kernel(direction, &context(ingress_ifindex), frame);
         let wanted = if expected.is_allow() { NEXT } else { SHOT };
         assert_eq!(action, wanted, "decide says {expected:?}; {frame:02x?}");
@@ -187,10 +189,10 @@ impl Programs {
             .return_value
     }
 
-    /// What `decide` says of a frame, over the maps in memory.
-    pub fn in_memory(&self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> Verdict {
+    /// What is said in user space of a frame, over the maps in memory.
+    pub fn in_memory(&self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> Judged {
         let Some(endpoint) = self.memory.endpoints.get(&pod::IFINDEX) else {
-            return Verdict::Deny(DropReason::Internal);
+            return Judged { verdict: Verdict::Deny(DropReason::Internal), at_a_glance: false };
         };
         let hook = Hook {
             direction,
@@ -200,7 +202,12 @@ impl Programs {
             vlan_tagged: false,
         };
         self.memory.now_ns.set(self.started.elapsed().as_nanos() as u64 + 1);
-        decide(&hook, endpoint, &Linear(frame), &self.memory)
+        user_space::judge(&hook, endpoint, frame, &self.memory)
+    }
+
+    /// The time at which the last frame was judged in user space.
+    pub fn clock(&self) -> Duration {
+        Duration::from_nanos(self.memory.now_ns.get())
     }
 
     fn counts_of(&self, block: u32) -> Vec<Count> {

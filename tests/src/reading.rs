@@ -10,7 +10,7 @@ mod quoted;
 mod transport;
 
 pub use quoted::Quoted;
-pub use transport::{Part, Transport};
+pub use transport::{Closes, Part, Transport};
 
 use bulkhead_common::verdict::DropReason::{
     self, FragmentWithoutFirst, Malformed, RoutingHeader, TooManyExtensionHeaders, Truncated,
@@ -60,11 +60,13 @@ pub enum Fragment {
         byte: usize,
         /// What all its parts have in common.
         id: u32,
+        /// More parts follow.
+        more: bool,
     },
 }
 
-/// Whether the data plane lets later fragments follow the first one, lets errors pass that quote a
-/// flow, and reads SCTP's chunks.
+/// Whether the data plane lets later fragments follow the first one, and errors pass that quote a
+/// packet of a flow.
 pub const FOLLOWS: bool = false;
 
 /// What is left of a frame.
@@ -137,12 +139,13 @@ fn ipv4(mut packet: Rest<'_>) -> Result<Ip, DropReason> {
     let byte = usize::from(u16::from_be_bytes([f1, f2]) % (1 << 13)) * 8;
     let fragment = match (byte, more) {
         (0, false) => Fragment::Whole,
-        (byte, _) => Fragment::At { byte, id: u16::from_be_bytes([i1, i2]).into() },
+        (byte, more) => Fragment::At { byte, id: u16::from_be_bytes([i1, i2]).into(), more },
     };
     let transport = match fragment {
         Fragment::At { byte, .. } if byte > 0 => Err(FragmentWithoutFirst),
-        Fragment::At { .. } => Transport::read(payload, protocol, ICMP, more),
-        Fragment::Whole | Fragment::Unknown => Transport::read(payload, protocol, ICMP, false),
+        Fragment::At { .. } | Fragment::Whole | Fragment::Unknown => {
+            Transport::read(payload, protocol, ICMP, more)
+        }
     };
     let headers_end = transport.as_ref().map_or(0, |transport| transport.header_len);
     let data = 14 + header_len + headers_end;
@@ -174,21 +177,21 @@ fn ipv6(mut packet: Rest<'_>) -> Result<Ip, DropReason> {
         end,
         next_header,
         fragment: Fragment::Whole,
-        more_follow: false,
         fragmented_from: 0,
     };
     let followed = chain.follow();
     let transport = followed.and_then(|()| {
-        let Chain { rest, next_header, more_follow, .. } = &chain;
+        let Chain { rest, next_header, fragment, .. } = &chain;
         let least = transport::least(*next_header, ICMPV6);
         // What is too short is that wherever it stands.
         if least.is_some_and(|least| rest.0.len() >= least) && chain.at() + 20 > LOOKED_AT {
             return Err(TooManyExtensionHeaders);
         }
-        let transport = Transport::read(rest.0, *next_header, ICMPV6, *more_follow)?;
+        let more = matches!(fragment, Fragment::At { more: true, .. });
+        let transport = Transport::read(rest.0, *next_header, ICMPV6, more)?;
         // RFC 4861, section 7.1: what crossed a router is no neighbour discovery. RFC 6980: nor is
         // what comes in fragments.
-        let fragmented = FOLLOWS && chain.fragment != Fragment::Whole;
+        let fragmented = *fragment != Fragment::Whole;
         if transport.part == Part::NeighbourDiscovery && (hop_limit != 255 || fragmented) {
             return Err(Malformed);
         }
@@ -222,7 +225,6 @@ struct Chain<'a> {
     end: usize,
     next_header: u8,
     fragment: Fragment,
-    more_follow: bool,
     /// Where in the frame the part begins that is cut into fragments.
     fragmented_from: usize,
 }
@@ -253,11 +255,12 @@ impl Chain<'_> {
         let [next, len, third, fourth, id @ ..]: [u8; 8] = self.rest.array().ok_or(Truncated)?;
         let number = std::mem::replace(&mut self.next_header, next);
         let more = match number {
-            FRAGMENT if FOLLOWS && self.fragment != Fragment::Whole => return Err(Malformed),
+            // Hosts would put it together twice.
+            FRAGMENT if self.fragment != Fragment::Whole => return Err(Malformed),
             FRAGMENT => {
                 let byte = usize::from(u16::from_be_bytes([third, fourth]) & !7);
-                self.fragment = Fragment::At { byte, id: u32::from_be_bytes(id) };
-                self.more_follow |= fourth & 1 != 0;
+                let (id, more) = (u32::from_be_bytes(id), fourth & 1 != 0);
+                self.fragment = Fragment::At { byte, id, more };
                 self.fragmented_from = self.at();
                 if byte > 0 {
                     return Err(FragmentWithoutFirst);

@@ -38,8 +38,5 @@ fn programs_decide_and_a_second_reading_agree_on_random_packets() {
     // All but "internal" and what no frame shows: every reason was met many times.
     assert_eq!(figures.verdicts.len(), 6 + 10, "{:?}", figures.verdicts);
     assert!(figures.verdicts.values().all(|(_, packets)| *packets > 20), "{figures}");
-    assert!(figures.exactly * 10 > figures.packets() * 6, "{figures}");
-    // So were packets that a flow decides.
-    let by_state = figures.must_not_pass.min(figures.must_pass).min(figures.open);
-    assert!(by_state > 200, "{figures}");
+    assert!(figures.at_a_glance * 10 > figures.packets(), "{figures}");
 }

@@ -40,14 +40,8 @@ impl Quoted {
             let [version, _, _, _, _, _, next_header, _]: [u8; 8] = rest.array()?;
             let (source, destination): ([u8; 16], [u8; 16]) = (rest.array()?, rest.array()?);
             let end = bytes.len();
-            let mut chain = Chain {
-                rest,
-                end,
-                next_header,
-                fragment: Fragment::Whole,
-                more_follow: false,
-                fragmented_from: 0,
-            };
+            let mut chain =
+                Chain { rest, end, next_header, fragment: Fragment::Whole, fragmented_from: 0 };
             chain.follow().ok()?;
             if version / 16 != 6 {
                 return None;

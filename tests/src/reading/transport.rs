@@ -17,8 +17,8 @@ pub struct Transport {
     pub destination_port: u16,
     /// What part the packet plays in a flow.
     pub part: Part,
-    /// TCP: FIN or RST is set. SCTP: the association ends.
-    pub closes: bool,
+    /// What of its flow it ends.
+    pub closes: Closes,
     /// Length of the header, options included.
     pub header_len: usize,
 }
@@ -42,12 +42,23 @@ pub enum Part {
     None,
 }
 
+/// What of its flow a packet ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closes {
+    /// Nothing.
+    Nothing,
+    /// What its sender sends: FIN, SHUTDOWN.
+    Side,
+    /// All of it: RST, ABORT, SHUTDOWN COMPLETE.
+    Flow,
+}
+
 /// How much of a header has to be there, of protocols that have one that is read.
 pub(super) fn least(protocol: u8, icmp: u8) -> Option<usize> {
     match protocol {
         TCP => Some(20),
         UDP => Some(8),
-        SCTP => Some(if FOLLOWS { 16 } else { 12 }),
+        SCTP => Some(16),
         _ => (protocol == icmp).then_some(8),
     }
 }
@@ -75,7 +86,7 @@ impl Transport {
     }
 
     fn new(source_port: u16, destination_port: u16, part: Part, header_len: usize) -> Self {
-        Self { source_port, destination_port, part, closes: false, header_len }
+        Self { source_port, destination_port, part, closes: Closes::Nothing, header_len }
     }
 }
 
@@ -96,13 +107,13 @@ fn tcp(payload: &[u8]) -> Result<Transport, DropReason> {
         (true, true) => Part::Second,
         (false, _) => Part::Later,
     };
-    Ok(Transport {
-        source_port: u16::from_be_bytes([s1, s2]),
-        destination_port: u16::from_be_bytes([d1, d2]),
-        part,
-        closes: fin || rst,
-        header_len,
-    })
+    let closes = match (fin, rst) {
+        (_, true) => Closes::Flow,
+        (true, false) => Closes::Side,
+        (false, false) => Closes::Nothing,
+    };
+    let (source, destination) = (u16::from_be_bytes([s1, s2]), u16::from_be_bytes([d1, d2]));
+    Ok(Transport { closes, ..Transport::new(source, destination, part, header_len) })
 }
 
 /// RFC 768.
@@ -122,16 +133,17 @@ fn sctp(payload: &[u8]) -> Result<Transport, DropReason> {
     let mut next = || rest.number().ok_or(Truncated);
     let (source_port, destination_port) = (next()?, next()?);
     rest.take(8).ok_or(Truncated)?;
-    if !FOLLOWS {
-        return Ok(Transport::new(source_port, destination_port, Part::Any, 12));
-    }
     let [chunk, _, _, _]: [u8; 4] = rest.array().ok_or(Truncated)?;
     let part = match chunk {
         1 => Part::First,
         2 => Part::Second,
         _ => Part::Later,
     };
-    let closes = [6, 7, 8, 14].contains(&chunk);
+    let closes = match chunk {
+        7 | 8 => Closes::Side,
+        6 | 14 => Closes::Flow,
+        _ => Closes::Nothing,
+    };
     Ok(Transport { closes, ..Transport::new(source_port, destination_port, part, 16) })
 }
 
