@@ -6,7 +6,12 @@
 
 use std::{collections::VecDeque, net::IpAddr};
 
-use bulkhead_common::verdict::Direction;
+use bulkhead_common::{
+    value::flags::{
+        ASKS_CIDRS, CHECK_SOURCE, ISOLATED_EGRESS, ISOLATED_INGRESS, REJECT, SECOND_IDENTITY,
+    },
+    verdict::Direction,
+};
 
 use crate::{
     choices::Choices,
@@ -203,6 +208,15 @@ fn error_about(quoted: &Talk, choices: &mut impl Choices) -> Talk {
     };
     let protocol = if quoted.from.is_ipv4() { 1 } else { 58 };
     Talk { from, protocol, ..reversed }
+}
+
+/// Flags of a pod.
+pub fn flags(choices: &mut impl Choices) -> u32 {
+    // Mostly isolated: an open pod has little to decide.
+    let likely = [(ISOLATED_INGRESS, 220), (ISOLATED_EGRESS, 220), (CHECK_SOURCE, 200)];
+    let others = [(REJECT, 80), (ASKS_CIDRS, 128), (SECOND_IDENTITY, 10)];
+    let chosen = likely.into_iter().chain(others).filter(|(_, of_256)| choices.chance(*of_256));
+    chosen.fold(0, |all, (flag, _)| all | flag)
 }
 
 fn fragment(choices: &mut impl Choices) -> Option<(u16, bool)> {

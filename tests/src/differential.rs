@@ -20,9 +20,7 @@ use std::{
 };
 
 use bulkhead_common::{
-    value::flags::{
-        ASKS_CIDRS, CHECK_SOURCE, ISOLATED_EGRESS, ISOLATED_INGRESS, REJECT, SECOND_IDENTITY,
-    },
+    value::flags::REJECT,
     verdict::{
         Direction,
         DropReason::{FlowRevoked, NotAllowed},
@@ -32,8 +30,7 @@ use bulkhead_common::{
 use fastrand::Rng;
 
 use crate::{
-    choices::Choices,
-    crafted::{Crafted, Crafter},
+    crafted::{self, Crafted, Crafter},
     model::{Model, State},
     pod::{self, COUNTERS},
     program::{ELSEWHERE, NEXT, Programs, REDIRECT, SHOT},
@@ -203,7 +200,7 @@ impl Lane {
         for batch in 0..BLOCK / BATCH {
             // Flows of the last policy meet the next one.
             self.epoch += 1;
-            let flags = flags(&mut random);
+            let flags = crafted::flags(&mut random);
             self.programs.set_pod(flags, self.epoch);
             let mut sums = Sums::new();
             for number in batch * BATCH..(batch + 1) * BATCH {
@@ -309,14 +306,6 @@ fn context(packet: &Crafted) -> [u8; 184] {
     context[40..44].copy_from_slice(&pod::IFINDEX.to_ne_bytes());
     context[176..180].copy_from_slice(&packet.gso_size.to_ne_bytes());
     context
-}
-
-fn flags(random: &mut Rng) -> u32 {
-    // Mostly isolated: an open pod has little to decide.
-    let likely = [(ISOLATED_INGRESS, 220), (ISOLATED_EGRESS, 220), (CHECK_SOURCE, 200)];
-    let others = [(REJECT, 80), (ASKS_CIDRS, 128), (SECOND_IDENTITY, 10)];
-    let chosen = likely.into_iter().chain(others).filter(|(_, of_256)| random.chance(*of_256));
-    chosen.fold(0, |all, (flag, _)| all | flag)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use tempfile::TempDir;
 
 use crate::{
     choices::{Choices as _, Recorded},
-    crafted::{Crafted, Crafter},
+    crafted::{self, Crafted, Crafter},
     model::{Model, State},
     pod,
     reading::{self, Ip, Part, Reading},
@@ -37,7 +37,10 @@ use crate::{
 };
 
 /// A fuzz target: its name, and what it does with bytes. It panics where something is wrong.
-pub const TARGETS: [(&str, fn(&[u8])); 5] = [
+type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 5] = [
     ("parse", parse),
     ("decide", decide_in_turn),
     ("manifest", manifest),
@@ -45,21 +48,21 @@ pub const TARGETS: [(&str, fn(&[u8])); 5] = [
     ("event", event),
 ];
 
-/// A frame as it stands, behind an even byte; else one that the bytes are decisions about.
+/// One frame in eight as it stands; else one that the bytes are decisions about.
 fn frame(choices: &mut Recorded<'_>, crafter: &mut Crafter) -> Crafted {
     let how = choices.byte();
-    let packet = if how % 2 == 1 {
+    let packet = if how & 7 != 0 {
         crafter.next(choices)
     } else {
-        let direction = Direction::ALL[usize::from(how / 2 % 2)];
+        let direction = Direction::ALL[usize::from(how >> 3 & 1)];
         let len = usize::from(choices.byte());
         Crafted::new(direction, choices.take(len).to_vec())
     };
     let comes_in = packet.direction == Direction::Ingress;
     Crafted {
-        from_own_node: packet.from_own_node || (comes_in && how & 0x80 != 0),
-        from_itself: comes_in && how & 0x60 == 0x60,
-        vlan_tagged: how & 0x1e == 0x1e,
+        from_own_node: packet.from_own_node || (comes_in && how & 0xf0 == 0x10),
+        from_itself: comes_in && how & 0xf0 == 0x20,
+        vlan_tagged: how & 0xf0 == 0x30,
         ..packet
     }
 }
@@ -140,14 +143,15 @@ pub fn decide_in_turn(data: &[u8]) {
     }
     let (mut choices, mut crafter) = (Recorded(data), Crafter::default());
     let mut model = Model::default();
-    let mut state = State { flags: choices.byte().into(), epoch: 1, now: Duration::ZERO };
+    let mut state = State { flags: crafted::flags(&mut choices), epoch: 1, now: Duration::ZERO };
     while !choices.is_empty() {
-        state.now += match choices.chance(16) {
+        state.now += match choices.chance(8) {
             true => Duration::from_secs(choices.choose(&PAUSES_SECS)),
             false => Duration::from_micros(1),
         };
         if choices.chance(8) {
-            state = State { flags: choices.byte().into(), epoch: state.epoch + 1, ..state };
+            state.flags = crafted::flags(&mut choices);
+            state.epoch += 1;
         }
         let packet = frame(&mut choices, &mut crafter);
         let reading = reading::read(&packet.bytes);

@@ -1,8 +1,8 @@
-//! What the fuzzers kept in `tests/fuzz/corpus`, run again.
+//! What the fuzzers kept in `tests/fuzz/corpus`, run again; and random bytes.
 
 use std::{fs, path::Path};
 
-use bulkhead_tests::fuzz::TARGETS;
+use bulkhead_tests::fuzz::{self, TARGETS};
 
 /// Runs every file of a target; how many there were.
 fn replay(target: &str) -> usize {
@@ -25,7 +25,7 @@ fn frames_that_the_fuzzer_found_are_read_as_the_second_reading_has_them() {
 }
 
 #[test]
-fn frames_in_turn_that_the_fuzzer_found_are_judged_as_the_model_expects() {
+fn frames_in_turn_that_the_fuzzer_found_are_judged_as_the_model_judges_them() {
     assert!(replay("decide") > 50);
 }
 
@@ -35,6 +35,21 @@ fn manifests_that_the_fuzzer_found_are_read_or_refused() {
 }
 
 #[test]
+fn lists_of_flows_that_the_fuzzer_found_are_read_or_refused() {
+    assert!(replay("flows") > 20);
+}
+
+#[test]
 fn records_that_the_fuzzer_found_are_told_in_words() {
     assert!(replay("event") > 5);
+}
+
+#[test]
+fn frames_of_random_decisions_are_judged_as_the_model_judges_them_however_late_they_come() {
+    let mut random = fastrand::Rng::with_seed(0xb01c);
+    for _ in 0..200 {
+        let mut decisions = vec![0; 40_000];
+        random.fill(&mut decisions);
+        fuzz::decide_in_turn(&decisions);
+    }
 }

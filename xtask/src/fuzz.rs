@@ -9,10 +9,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
-use crate::{setup, step, toolchain};
+use crate::{setup, step};
 
 /// cargo-fuzz, as it is built into `target/`.
 const CARGO_FUZZ_VERSION: &str = "0.13.1";
@@ -47,38 +47,27 @@ enum Target {
     Decide,
     /// Manifest files.
     Manifest,
+    /// Lists of flows, as `bulkhead verify` reads them.
+    Flows,
     /// The kernel's records of dropped packets.
     Event,
     /// Random packets through the loaded programs, `decide` and a second reading. Needs root.
     Differential,
 }
 
-impl Target {
-    const FUZZED: [Self; 4] = [Self::Parse, Self::Decide, Self::Manifest, Self::Event];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Parse => "parse",
-            Self::Decide => "decide",
-            Self::Manifest => "manifest",
-            Self::Event => "event",
-            Self::Differential => "differential",
-        }
-    }
-}
-
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure(&[setup::Need::Object])?;
-    match arguments.target {
-        Some(Target::Differential) => differential(arguments),
-        Some(target @ (Target::Parse | Target::Decide | Target::Manifest | Target::Event)) => {
-            fuzz(target, arguments)
-        }
-        None => Target::FUZZED.into_iter().try_for_each(|target| fuzz(target, arguments)),
-    }
+    let every = Target::value_variants().iter().copied();
+    let targets: Vec<Target> = match arguments.target {
+        Some(Target::Differential) => return differential(arguments),
+        Some(target) => vec![target],
+        None => every.filter(|target| *target != Target::Differential).collect(),
+    };
+    setup::ensure(&[setup::Need::Object, setup::Need::Fuzzer])?;
+    targets.into_iter().try_for_each(|target| fuzz(target, arguments))
 }
 
 fn differential(arguments: &Arguments) -> Result<()> {
+    setup::ensure(&[setup::Need::Object])?;
     let mut test = step::cargo(["test", "--release", "--package", "bulkhead-tests"]);
     test.args(step::as_root("loading programs into the kernel")?)
         .args(["--test", "datapath_differential", "--", "--nocapture"])
@@ -89,7 +78,8 @@ fn differential(arguments: &Arguments) -> Result<()> {
 }
 
 fn fuzz(target: Target, arguments: &Arguments) -> Result<()> {
-    let name = target.as_str();
+    let value = target.to_possible_value().context("a target without a name")?;
+    let name = value.get_name();
     let workspace = step::workspace();
     let kept = workspace.join("tests/fuzz/corpus").join(name);
     let found = workspace.join("target/fuzz/corpus").join(name);
@@ -98,7 +88,7 @@ fn fuzz(target: Target, arguments: &Arguments) -> Result<()> {
             .with_context(|| format!("creating {}", directory.display()))?;
     }
     // One corpus for what libFuzzer writes into, one that it reads.
-    let mut run = cargo_fuzz(target)?;
+    let mut run = cargo_fuzz(name)?;
     run.args([&found, &kept]).arg("--").args(["-max_len=2048", "-timeout=10", "-verbosity=0"]);
     run.args(["-print_final_stats=1", &format!("-max_total_time={}", arguments.seconds)]);
     if target == Target::Manifest {
@@ -106,7 +96,7 @@ fn fuzz(target: Target, arguments: &Arguments) -> Result<()> {
     }
     step::run(&format!("fuzzing {name} for {} s", arguments.seconds), &mut run)?;
     if arguments.keep {
-        let mut merge = cargo_fuzz(target)?;
+        let mut merge = cargo_fuzz(name)?;
         merge.args([&kept, &found]).arg("--").args(["-merge=1", "-max_len=2048", "-verbosity=0"]);
         step::run(&format!("keeping what of {name} reaches new code"), &mut merge)?;
     }
@@ -114,16 +104,14 @@ fn fuzz(target: Target, arguments: &Arguments) -> Result<()> {
 }
 
 /// `cargo fuzz run TARGET`, built without sanitizers: there is next to no unsafe code to watch.
-fn cargo_fuzz(target: Target) -> Result<Command> {
+fn cargo_fuzz(target: &str) -> Result<Command> {
     let workspace = step::workspace();
     let mut fuzz = step::cargo(["fuzz"]);
-    // libFuzzer's hooks are a matter of compiler flags; a stable compiler takes them only so.
-    fuzz.env("RUSTC_BOOTSTRAP", "1");
     fuzz.env("PATH", path_with(&installed()?)?);
     fuzz.args(["run", "--sanitizer", "none"]);
     fuzz.arg("--fuzz-dir").arg(workspace.join("tests/fuzz"));
     fuzz.arg("--target-dir").arg(workspace.join("target/fuzz"));
-    fuzz.arg(target.as_str());
+    fuzz.arg(target);
     Ok(fuzz)
 }
 
@@ -135,9 +123,6 @@ fn installed() -> Result<PathBuf> {
     let directory = root.join("bin");
     if directory.join("cargo-fuzz").is_file() {
         return Ok(directory);
-    }
-    if toolchain::on_path("c++").is_none() {
-        bail!("libFuzzer is C++: install a compiler for it (Debian: g++), then run this again");
     }
     let scratch = root.with_file_name("build");
     let mut install = step::cargo(["install", "cargo-fuzz", "--locked", "--quiet"]);

@@ -31,7 +31,7 @@ impl Quoted {
             let [version, .., s1, s2, s3, s4, d1, d2, d3, d4] = header;
             rest.take((usize::from(version % 16) * 4).checked_sub(20)?)?;
             // A later fragment shows no ports.
-            let later = u16::from_be_bytes([header[6], header[7]]) % (1 << 13) != 0;
+            let later = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
             if version / 16 != 4 || later {
                 return None;
             }

@@ -83,6 +83,7 @@ fn why(package: &str) -> &'static str {
         "iproute2" => "`ip` makes network namespaces",
         "iputils-ping" => "`ping` shows whether a probe passes",
         "curl" => "shows whether a connection passes",
+        "g++" => "libFuzzer is C++",
         "nftables" | "iptables" | "ipset" => "what the benchmark measures the data plane against",
         _ => "what bpf-linker links with",
     }
