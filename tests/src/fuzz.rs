@@ -67,29 +67,29 @@ fn frame(choices: &mut Recorded<'_>, crafter: &mut Crafter) -> Crafted {
     }
 }
 
-/// The parser reads what the second reading does, or gives up for the same reason; at a glance,
-/// too. An answer is a good packet from the denied destination to the denied source.
+/// The parser reads of each frame what the second reading does, or gives up for the same reason; at
+/// a glance, too. An answer is a good packet from the denied destination to the denied source.
 pub fn parse(data: &[u8]) {
-    let bytes = match data.split_first() {
-        Some((how, rest)) if how % 2 == 0 => rest.to_vec(),
-        Some(_) | None => Crafter::default().next(&mut Recorded(data)).bytes,
-    };
-    let theirs = reading::read(&bytes);
-    let linear = Linear(&bytes);
-    match packet::network(&linear) {
-        Ok(Network::Arp) => assert_eq!(theirs, Reading::Arp),
-        Err(reason) => assert_eq!(theirs, Reading::Unaddressed(reason)),
-        Ok(Network::Ipv4) => {
-            let ours = packet::parse_ipv4(&linear);
-            assert!(packet::plain_ipv4(&linear).is_none_or(|plain| plain == ours), "{ours:?}");
-            assert_same(&ours, &theirs, bytes.len());
-            assert_answer(&linear, &ours, &theirs);
-        }
-        Ok(Network::Ipv6) => {
-            let ours = packet::parse_ipv6(&linear);
-            assert!(packet::plain_ipv6(&linear).is_none_or(|plain| plain == ours), "{ours:?}");
-            assert_same(&ours, &theirs, bytes.len());
-            assert_answer(&linear, &ours, &theirs);
+    let (mut choices, mut crafter) = (Recorded(data), Crafter::default());
+    while !choices.is_empty() {
+        let bytes = frame(&mut choices, &mut crafter).bytes;
+        let theirs = reading::read(&bytes);
+        let linear = Linear(&bytes);
+        match packet::network(&linear) {
+            Ok(Network::Arp) => assert_eq!(theirs, Reading::Arp),
+            Err(reason) => assert_eq!(theirs, Reading::Unaddressed(reason)),
+            Ok(Network::Ipv4) => {
+                let ours = packet::parse_ipv4(&linear);
+                assert!(packet::plain_ipv4(&linear).is_none_or(|plain| plain == ours), "{ours:?}");
+                assert_same(&ours, &theirs, bytes.len());
+                assert_answer(&linear, &ours, &theirs);
+            }
+            Ok(Network::Ipv6) => {
+                let ours = packet::parse_ipv6(&linear);
+                assert!(packet::plain_ipv6(&linear).is_none_or(|plain| plain == ours), "{ours:?}");
+                assert_same(&ours, &theirs, bytes.len());
+                assert_answer(&linear, &ours, &theirs);
+            }
         }
     }
 }
@@ -218,19 +218,19 @@ pub fn manifest(data: &[u8]) {
     });
 }
 
-/// A list of flows: what was read is written and read again as the same; an error names the line.
+/// Lines of a list of flows: what was read is written and read again as the same; an error says
+/// where it is.
 pub fn flows(data: &[u8]) {
-    let text = String::from_utf8_lossy(data);
-    let lines = match flow::read("flows.jsonl", &text) {
-        Ok(lines) => lines,
-        Err(error) => {
-            return assert!(format!("{error:#}").starts_with("flows.jsonl:"), "{error:#}");
+    for line in String::from_utf8_lossy(data).lines() {
+        match flow::read("list", line) {
+            Ok(flows) => {
+                for flow in flows {
+                    let written = serde_json::to_string(&flow.flow).expect("it can be written");
+                    assert_eq!(flow::read("again", &written).expect("it is a flow"), [flow]);
+                }
+            }
+            Err(error) => assert!(format!("{error:#}").starts_with("list:1: "), "{error:#}"),
         }
-    };
-    for line in lines {
-        let written = serde_json::to_string(&line.flow).expect("it can be written");
-        let again = flow::read("again", &written).expect("what was written is a flow");
-        assert_eq!(again, [flow::Line { number: 1, flow: line.flow }]);
     }
 }
 

@@ -89,7 +89,12 @@ fn fuzz(target: Target, arguments: &Arguments) -> Result<()> {
     }
     // One corpus for what libFuzzer writes into, one that it reads.
     let mut run = cargo_fuzz(name)?;
-    run.args([&found, &kept]).arg("--").args(["-max_len=2048", "-timeout=10", "-verbosity=0"]);
+    run.args([&found, &kept]).arg("--").args([
+        "-max_len=4096",
+        "-len_control=0",
+        "-timeout=10",
+        "-verbosity=0",
+    ]);
     run.args(["-print_final_stats=1", &format!("-max_total_time={}", arguments.seconds)]);
     if target == Target::Manifest {
         run.arg(format!("-dict={}", workspace.join("tests/fuzz/manifest.dict").display()));
@@ -97,7 +102,7 @@ fn fuzz(target: Target, arguments: &Arguments) -> Result<()> {
     step::run(&format!("fuzzing {name} for {} s", arguments.seconds), &mut run)?;
     if arguments.keep {
         let mut merge = cargo_fuzz(name)?;
-        merge.args([&kept, &found]).arg("--").args(["-merge=1", "-max_len=2048", "-verbosity=0"]);
+        merge.args([&kept, &found]).arg("--").args(["-merge=1", "-use_counters=0", "-verbosity=0"]);
         step::run(&format!("keeping what of {name} reaches new code"), &mut merge)?;
     }
     Ok(())

@@ -90,14 +90,16 @@ fn sctp(bytes: &mut Vec<u8>, talk: &Talk, choices: &mut impl Choices) {
     const DATA: u8 = 0;
     const INIT: u8 = 1;
     const INIT_ACK: u8 = 2;
-    const ABORT: u8 = 6;
+    const SHUTDOWN: u8 = 7;
+    const SHUTDOWN_ACK: u8 = 8;
     const SHUTDOWN_COMPLETE: u8 = 14;
     ports(bytes, talk);
     bytes.extend([0, 0, 0, choices.byte() % 2, 0, 0, 0, 0]);
     if choices.chance(8) {
         return;
     }
-    let kind = choices.choose(&[DATA, INIT, INIT, INIT_ACK, 3, ABORT, 10, 11, SHUTDOWN_COMPLETE]);
+    let kinds = [DATA, DATA, DATA, INIT, INIT, INIT_ACK, SHUTDOWN, SHUTDOWN_ACK, SHUTDOWN_COMPLETE];
+    let kind = if choices.chance(64) { choices.byte() % 16 } else { choices.choose(&kinds) };
     let start = bytes.len();
     bytes.extend([kind, choices.byte() % 2, 0, 0]);
     data(bytes, choices);
