@@ -85,8 +85,8 @@ const INGRESS_SET: u32 = 71;
 const EGRESS_SET: u32 = 72;
 const FRIEND: u32 = IDENTITY_FIRST;
 const TRUSTED: u32 = IDENTITY_FIRST + 1;
-/// In `port_ranges`: the ingress set's, the egress set's, and those of every peer.
-const RANGES: [(u8, u16, u16); 9] = [
+/// In `port_ranges`: the ingress set's, and the egress set's.
+const RANGES: [(u8, u16, u16); 8] = [
     (TCP, ALLOWED, ALLOWED),
     (TCP, 8080, 8090),
     (UDP, ALLOWED, ALLOWED),
@@ -95,11 +95,11 @@ const RANGES: [(u8, u16, u16); 9] = [
     (TCP, ALLOWED, ALLOWED),
     (UDP, ALLOWED, ALLOWED),
     (SCTP, ALLOWED, ALLOWED),
-    (TCP, OPEN, OPEN),
 ];
 const INGRESS_PORTS: PortSet = PortSet { start: 0, len: 4 };
 const EGRESS_PORTS: PortSet = PortSet { start: 4, len: 4 };
-const OPEN_PORTS: PortSet = PortSet { start: 8, len: 1 };
+const OPEN_PORTS: PortSet =
+    PortSet::one(PortRange { protocol: TCP as u32, first: OPEN, last: OPEN });
 
 /// Everything but the endpoint: both peers' identities, and what the rules allow with them.
 pub fn rules() -> Vec<Op> {

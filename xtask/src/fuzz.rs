@@ -80,29 +80,24 @@ fn differential(arguments: &Arguments) -> Result<()> {
 fn fuzz(target: Target, arguments: &Arguments) -> Result<()> {
     let value = target.to_possible_value().context("a target without a name")?;
     let name = value.get_name();
-    let workspace = step::workspace();
-    let kept = workspace.join("tests/fuzz/corpus").join(name);
-    let found = workspace.join("target/fuzz/corpus").join(name);
+    let kept = format!("tests/fuzz/corpus/{name}");
+    let found = format!("target/fuzz/corpus/{name}");
     for directory in [&kept, &found] {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("creating {}", directory.display()))?;
+        fs::create_dir_all(step::workspace().join(directory))
+            .with_context(|| format!("creating {directory}"))?;
     }
-    // One corpus for what libFuzzer writes into, one that it reads.
+    // libFuzzer writes into the first one, and reads both.
     let mut run = cargo_fuzz(name)?;
-    run.args([&found, &kept]).arg("--").args([
-        "-max_len=4096",
-        "-len_control=0",
-        "-timeout=10",
-        "-verbosity=0",
-    ]);
-    run.args(["-print_final_stats=1", &format!("-max_total_time={}", arguments.seconds)]);
+    run.args([&found, &kept, "--", "-max_len=4096", "-len_control=0", "-timeout=10"]);
+    run.args(["-verbosity=0", "-print_final_stats=1"]);
+    run.arg(format!("-max_total_time={}", arguments.seconds));
     if target == Target::Manifest {
-        run.arg(format!("-dict={}", workspace.join("tests/fuzz/manifest.dict").display()));
+        run.arg("-dict=tests/fuzz/manifest.dict");
     }
     step::run(&format!("fuzzing {name} for {} s", arguments.seconds), &mut run)?;
     if arguments.keep {
         let mut merge = cargo_fuzz(name)?;
-        merge.args([&kept, &found]).arg("--").args(["-merge=1", "-use_counters=0", "-verbosity=0"]);
+        merge.args([&kept, &found, "--", "-merge=1", "-use_counters=0", "-verbosity=0"]);
         step::run(&format!("keeping what of {name} reaches new code"), &mut merge)?;
     }
     Ok(())
@@ -111,23 +106,21 @@ fn fuzz(target: Target, arguments: &Arguments) -> Result<()> {
 /// `cargo fuzz run TARGET`, built without sanitizers: there is next to no unsafe code to watch.
 fn cargo_fuzz(target: &str) -> Result<Command> {
     let workspace = step::workspace();
-    let mut fuzz = step::cargo(["fuzz"]);
-    fuzz.env("PATH", path_with(&installed()?)?);
-    fuzz.args(["run", "--sanitizer", "none"]);
-    fuzz.arg("--fuzz-dir").arg(workspace.join("tests/fuzz"));
-    fuzz.arg("--target-dir").arg(workspace.join("target/fuzz"));
-    fuzz.arg(target);
+    let mut fuzz = Command::new(installed()?);
+    fuzz.args(["fuzz", "run", "--sanitizer", "none", "--fuzz-dir", "tests/fuzz"])
+        .args(["--target-dir", "target/fuzz", target])
+        .current_dir(workspace);
     Ok(fuzz)
 }
 
-/// The directory of cargo-fuzz, which is built if it is not there.
+/// cargo-fuzz, which is built if it is not there.
 fn installed() -> Result<PathBuf> {
     let root = step::workspace()
         .join("target/bulkhead-toolchain")
         .join(format!("cargo-fuzz-{CARGO_FUZZ_VERSION}"));
-    let directory = root.join("bin");
-    if directory.join("cargo-fuzz").is_file() {
-        return Ok(directory);
+    let program = root.join("bin/cargo-fuzz");
+    if program.is_file() {
+        return Ok(program);
     }
     let scratch = root.with_file_name("build");
     let mut install = step::cargo(["install", "cargo-fuzz", "--locked", "--quiet"]);
@@ -140,13 +133,7 @@ fn installed() -> Result<PathBuf> {
         .env_remove("RUSTFLAGS");
     step::run("building cargo-fuzz into target/: it runs libFuzzer", &mut install)?;
     fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
-    Ok(directory)
-}
-
-fn path_with(directory: &std::path::Path) -> Result<std::ffi::OsString> {
-    let inherited = std::env::var_os("PATH").unwrap_or_default();
-    let path = [directory.to_owned()].into_iter().chain(std::env::split_paths(&inherited));
-    std::env::join_paths(path).context("the workspace's path holds a colon, which PATH can't")
+    Ok(program)
 }
 
 /// A number, in thousands with a `k` and in millions with an `M` behind it.
