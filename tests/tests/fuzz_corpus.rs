@@ -31,12 +31,12 @@ fn frames_in_turn_that_the_fuzzer_found_are_judged_as_the_model_judges_them() {
 
 #[test]
 fn manifests_that_the_fuzzer_found_are_read_or_refused() {
-    assert!(replay("manifest") > 50);
+    assert!(replay("manifest") > 40);
 }
 
 #[test]
 fn lists_of_flows_that_the_fuzzer_found_are_read_or_refused() {
-    assert!(replay("flows") > 20);
+    assert!(replay("flows") > 10);
 }
 
 #[test]
