@@ -125,12 +125,13 @@ impl Model {
             Err(reason) => return unreadable(reason),
             Ok(found) => found,
         };
-        if (local == remote && is_pod(local))
-            || (packet.from_itself && (is_pod(remote) || known(state, remote) == Known::Node))
-        {
-            return Allow(Itself);
-        }
-        let verdict = self.by_policy(&Asked { state, direction, remote, protocol, says: &says });
+        let itself = (local == remote && is_pod(local))
+            || (packet.from_itself && (is_pod(remote) || known(state, remote) == Known::Node));
+        let verdict = if itself {
+            Allow(Itself)
+        } else {
+            self.by_policy(&Asked { state, direction, remote, protocol, says: &says })
+        };
         if let Part::Error(quoted) = &says.part
             && FOLLOWS
             && !verdict.is_allow()
