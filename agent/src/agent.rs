@@ -21,7 +21,10 @@ use tokio::{
 };
 
 use crate::{
-    dataplane::kernel::{self, Kernel},
+    dataplane::{
+        attach::Hooks,
+        kernel::{self, Kernel},
+    },
     drops::{DropLog, limit},
     enforcer::{Enforcer, Options},
     health::Health,
@@ -44,6 +47,8 @@ pub struct Config {
     pub options: Options,
     /// The programs log packets.
     pub debug_packets: bool,
+    /// How the programs are attached; `None`: the best that this kernel has.
+    pub hooks: Option<Hooks>,
 }
 
 /// Drop events of one pod that the programs may write in each interval, on each CPU.
@@ -82,7 +87,8 @@ enum Event {
 /// that cannot be watched.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let server = Server::bind(config.metrics_address).await?;
-    let mut kernel = Kernel::load(kernel::Options { debug_log: config.debug_packets })?;
+    let mut kernel =
+        Kernel::load(kernel::Options { debug_log: config.debug_packets, hooks: config.hooks })?;
     let debug_log = config.debug_packets.then(|| aya_log::EbpfLogger::init(kernel.ebpf_mut()));
     let mut debug_log = debug_log.transpose().context("cannot read the programs' debug log")?;
     let mut events = kernel.take_events()?;

@@ -5,12 +5,17 @@
 //! - [`op`]: the operations, and the trait of what executes them,
 //! - [`kernel`]: executes them on the real kernel; the only place that writes maps or attaches
 //!   programs,
+//! - `attach`, `clsact`: the hooks of an interface, by TCX links or by filters,
+//! - `refusal`: why a kernel refuses any of that, in words,
 //! - [`counters`]: reads packet counters,
 //! - [`fake`]: executes them in memory, and lets [`bulkhead_common::decide`] run on the result.
 
+pub mod attach;
+mod clsact;
 pub mod counters;
 pub mod fake;
 pub mod kernel;
 pub mod op;
 pub mod plan;
 mod port_ranges;
+mod refusal;

@@ -24,7 +24,7 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocol
 use nix::libc;
 use tokio::{sync::mpsc, task, time::sleep};
 
-mod request;
+pub(crate) mod request;
 mod state;
 
 use state::Reader;

@@ -32,6 +32,16 @@ pub mod name {
     pub const FLOWS_V4: &str = "FLOWS_V4";
     /// [`crate::key::FlowKey<16>`] -> [`crate::value::Flow`].
     pub const FLOWS_V6: &str = "FLOWS_V6";
+    /// [`crate::key::FragmentKey<4>`] -> [`crate::value::Fragment`].
+    pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
+    /// [`crate::key::FragmentKey<16>`] -> [`crate::value::Fragment`].
+    pub const FRAGMENTS_V6: &str = "FRAGMENTS_V6";
+    /// [`crate::decide::memo::Question::place`] -> [`crate::decide::memo::Memo<4>`], for each CPU.
+    pub const MEMOS_V4: &str = "MEMOS_V4";
+    /// The same -> [`crate::decide::memo::Memo<16>`], for each CPU.
+    pub const MEMOS_V6: &str = "MEMOS_V6";
+    /// 0: IPv4, 1: IPv6 -> flow entries that were made (`u64`), for each CPU.
+    pub const FLOWS_MADE: &str = "FLOWS_MADE";
     /// [`super::counter_index`] -> [`crate::value::Counter`], for each CPU.
     pub const COUNTERS: &str = "COUNTERS";
     /// Ring buffer of [`crate::event::Event`].
@@ -64,6 +74,11 @@ pub const RULES: u32 = 262_144;
 pub const PORT_RANGES: u32 = 65_536;
 /// Flows of each family; the least recently used make room.
 pub const FLOWS: u32 = 131_072;
+/// Datagrams of each family whose fragments are on their way; the least recently used make room.
+pub const FRAGMENTS: u32 = 8192;
+/// Answers of rules that each CPU keeps for each family: a power of two. New ones take the places of
+/// old ones.
+pub const MEMOS: u32 = 1024;
 /// Bytes of the event ring buffer: a power of two, a multiple of the page size.
 pub const EVENTS_BYTES: u32 = 262_144;
 /// Counters: a block for each endpoint, and block 0 for packets at an unknown one.

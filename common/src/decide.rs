@@ -1,27 +1,37 @@
 //! The verdict on one packet, by what the maps hold.
 //!
 //! The same functions run in the kernel and in user space; the maps are behind [`Maps`]. Owns the
-//! order in which the reasons for a verdict are looked at; `policy` has what rules and flows say.
-//! Invariants: for an isolated pod, nothing passes that was not read completely. No verdict is
-//! remembered in the direction that rules decide: they are asked for every packet. Where [`quick`]
-//! has an answer, [`decide`] has the same.
+//! order in which the reasons for a verdict are looked at; `steps` has what headers say,
+//! `policy` what rules and flows do.
+//! Invariants: for an isolated pod, nothing passes that was not read completely. What is remembered
+//! of a verdict ([`memo`], flow entries) is of one epoch of the endpoint, and any change of what rules
+//! say of its packets gives it another. Where [`quick`] has an answer, [`decide`] has the same.
 
+pub mod memo;
 mod policy;
+mod steps;
 
-use self::policy::{by_policy, is_node};
+use self::{
+    memo::{Memo, Question},
+    policy::by_policy,
+    steps::AtOnce,
+};
 use crate::{
-    key::{Address, FlowKey, Port, RuleKey},
-    packet::{self, Bytes, Network, Packet, Role},
-    value::{Endpoint, Flow, Peer, PortSet, flags},
+    key::{Address, FlowKey, FragmentKey, Port, RuleKey},
+    packet::{self, Bytes, Network, Plain},
+    value::{Endpoint, Flow, Fragment, Peer, PortSet, flags},
     verdict::{
-        AllowReason::{Itself, NeighbourDiscovery, NotIsolated, OwnNode},
+        AllowReason::{NeighbourDiscovery, NotIsolated, OwnNode},
         Direction,
-        DropReason::{self, SpoofedSource, VlanTagged},
+        DropReason::{self, VlanTagged},
         Verdict,
     },
 };
 
-pub use self::policy::{Asked, allows_in, identity_in, is_in_ranges, judge};
+pub use self::{
+    policy::{Asked, allows_in, identity_in, is_in_ranges},
+    steps::{Family, Steps, judge, judge_quoted, look, quote, remember},
+};
 
 /// The maps, as one address family sees them.
 pub trait Maps<const N: usize> {
@@ -45,15 +55,27 @@ pub trait Maps<const N: usize> {
     fn allows(&self, key: &RuleKey, protocol: u8, port: Port) -> bool {
         allows_in(self, key, protocol, port)
     }
-    /// The verdict of rules and flows: [`judge`].
+    /// Calls a function with the place that keeps the answer to a question, if answers are kept.
     #[inline(always)]
-    fn judge(&self, hook: &Hook, asked: &Asked<'_, N>) -> Verdict {
-        judge(self, hook, asked)
+    fn with_memo<R>(
+        &self,
+        question: &Question<N>,
+        call: impl FnOnce(&mut Memo<N>) -> R,
+    ) -> Option<R> {
+        let _: (&Question<N>, _) = (question, call);
+        None
     }
     /// Of `flows_v4` or `flows_v6`.
     fn flow(&self, key: &FlowKey<N>) -> Option<Flow>;
-    /// Creates or replaces a flow entry. One that could not be written heals with its next packet.
+    /// Makes a flow entry. One that could not be written heals with its next packet.
+    fn make_flow(&self, key: &FlowKey<N>, flow: &Flow);
+    /// Replaces a flow entry.
     fn set_flow(&self, key: &FlowKey<N>, flow: &Flow);
+    /// Of `fragments_v4` or `fragments_v6`.
+    fn fragment(&self, key: &FragmentKey<N>) -> Option<Fragment>;
+    /// Creates or replaces what a first fragment said. Where it could not be written, the others are
+    /// denied.
+    fn set_fragment(&self, key: &FragmentKey<N>, fragment: &Fragment);
     /// The monotonic clock, in nanoseconds.
     fn now_ns(&self) -> u64;
 }
@@ -73,41 +95,62 @@ pub struct Hook {
     pub vlan_tagged: bool,
 }
 
+/// A packet that was met.
+#[derive(Debug)]
+pub struct Met<'a, B, M> {
+    /// Where.
+    pub hook: &'a Hook,
+    /// The pod.
+    pub endpoint: &'a Endpoint,
+    /// From the Ethernet header on.
+    pub frame: &'a B,
+    /// What is known of policy and flows.
+    pub maps: &'a M,
+}
+
+impl<B, M> Clone for Met<'_, B, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B, M> Copy for Met<'_, B, M> {}
+
 /// The verdict on a packet of the common kind ([`packet::plain_ipv4`]), if look-ups alone give it:
-/// nothing is written. `None` leaves it to [`decide`].
+/// no flow entry is written. `None` leaves it to [`decide`].
 #[inline(always)]
-pub fn quick<B, M>(hook: &Hook, endpoint: &Endpoint, frame: &B, maps: &M) -> Option<Verdict>
+pub fn quick<B, M>(met: &Met<'_, B, M>) -> Option<Verdict>
 where
     B: Bytes,
     M: Maps<4> + Maps<16>,
 {
-    if hook.vlan_tagged || hook.from_itself {
-        return None;
-    }
-    if packet::is_ipv4(frame)? {
-        quick_ip(hook, endpoint, &endpoint.ipv4, &packet::plain_ipv4(frame)?, maps)
+    if packet::is_ipv4(met.frame)? {
+        quick_ip(met, &met.endpoint.ipv4, || packet::plain_ipv4(met.frame))
     } else {
-        quick_ip(hook, endpoint, &endpoint.ipv6, &packet::plain_ipv6(frame)?, maps)
+        quick_ip(met, &met.endpoint.ipv6, || packet::plain_ipv6(met.frame))
     }
 }
 
 #[inline(always)]
-fn quick_ip<const N: usize, M: Maps<N>>(
-    hook: &Hook,
-    endpoint: &Endpoint,
+fn quick_ip<const N: usize, B, M: Maps<N>>(
+    met: &Met<'_, B, M>,
     own: &Address<N>,
-    packet: &Packet<N>,
-    maps: &M,
+    plain: impl FnOnce() -> Option<Plain<N>>,
 ) -> Option<Verdict> {
+    let Met { hook, endpoint, maps, .. } = *met;
+    if hook.vlan_tagged || hook.from_itself {
+        return None;
+    }
+    let Plain { source, destination, protocol, transport } = &plain()?;
     if hook.from_own_node {
         return Some(Verdict::Allow(OwnNode)); // 1
     }
-    let (local, remote) = ends(hook, packet);
+    let (local, remote) = hook.ends(source, destination);
     let odd_source = matches!(hook.direction, Direction::Egress) && local != own;
     if odd_source || remote == own {
         return None;
     }
-    let asked = Asked { endpoint, remote, protocol: packet.protocol, transport: &packet.transport };
+    let asked = Asked { endpoint, remote, protocol: *protocol, transport };
     by_policy::<N, false, M>(hook, &asked, maps)
 }
 
@@ -120,13 +163,33 @@ fn quick_ip<const N: usize, M: Maps<N>>(
 /// 3. ARP and neighbour discovery pass.
 /// 4. The pod sends from its own addresses only, and nothing whose source cannot be read.
 /// 5. The pod reaches itself, also by way of a translation on the node.
-/// 6. Rules and flows decide: see [`judge`].
+/// 6. Rules and flows decide: see `policy`. A later fragment is judged as the packet that its first
+///    fragment was, an ICMP error by the packet that it quotes.
 #[inline(always)]
 pub fn decide<B, M>(hook: &Hook, endpoint: &Endpoint, frame: &B, maps: &M) -> Verdict
 where
     B: Bytes,
     M: Maps<4> + Maps<16>,
 {
+    let met = Met { hook, endpoint, frame, maps };
+    by_network(
+        hook,
+        endpoint,
+        frame,
+        || AtOnce::<4, _, _>::new(met).verdict(),
+        || AtOnce::<16, _, _>::new(met).verdict(),
+    )
+}
+
+/// The verdict on a packet, by functions that have it for one of IPv4 or IPv6: see [`Steps`].
+#[inline(always)]
+pub fn by_network<B: Bytes>(
+    hook: &Hook,
+    endpoint: &Endpoint,
+    frame: &B,
+    ipv4: impl FnOnce() -> Verdict,
+    ipv6: impl FnOnce() -> Verdict,
+) -> Verdict {
     if hook.from_own_node && !packet::has_extension_header(frame) {
         return Verdict::Allow(OwnNode); // 1
     }
@@ -136,32 +199,9 @@ where
     match packet::network(frame) {
         Err(reason) => unaddressed(hook, endpoint, reason), // 2, 4
         Ok(Network::Arp) => Verdict::Allow(NeighbourDiscovery), // 3
-        Ok(Network::Ipv4) => of_column(decide_ipv4(hook, endpoint, frame, maps)),
-        Ok(Network::Ipv6) => of_column(decide_ipv6(hook, endpoint, frame, maps)),
+        Ok(Network::Ipv4) => ipv4(),
+        Ok(Network::Ipv6) => ipv6(),
     }
-}
-
-// Functions of their own in the programs, too, whose stacks are small. They return the verdict's
-// counter column: the verifier asks for a number in every return.
-
-#[inline(never)]
-fn decide_ipv4<B: Bytes, M: Maps<4>>(hook: &Hook, endpoint: &Endpoint, frame: &B, maps: &M) -> u32 {
-    decide_ip(hook, endpoint, &endpoint.ipv4, &packet::parse_ipv4(frame), maps).column()
-}
-
-#[inline(never)]
-fn decide_ipv6<B: Bytes, M: Maps<16>>(
-    hook: &Hook,
-    endpoint: &Endpoint,
-    frame: &B,
-    maps: &M,
-) -> u32 {
-    decide_ip(hook, endpoint, &endpoint.ipv6, &packet::parse_ipv6(frame), maps).column()
-}
-
-#[inline(always)]
-fn of_column(column: u32) -> Verdict {
-    Verdict::from_column(column).unwrap_or(Verdict::Deny(DropReason::Internal))
 }
 
 /// A packet without an address that could be read. A pod that is to send from its own addresses
@@ -184,70 +224,15 @@ const fn unreadable(hook: &Hook, endpoint: &Endpoint, reason: DropReason) -> Ver
     }
 }
 
-#[inline(always)]
-fn decide_ip<const N: usize, M: Maps<N>>(
-    hook: &Hook,
-    endpoint: &Endpoint,
-    own: &Address<N>,
-    packet: &Packet<N>,
-    maps: &M,
-) -> Verdict {
-    if let Some(reason) = packet.unaddressed {
-        return unaddressed(hook, endpoint, reason); // 2, 4
+impl Hook {
+    /// The pod's end and the other one.
+    #[inline(always)]
+    const fn ends<'a, T>(&self, source: &'a T, destination: &'a T) -> (&'a T, &'a T) {
+        match self.direction {
+            Direction::Ingress => (destination, source),
+            Direction::Egress => (source, destination),
+        }
     }
-    if hook.from_own_node
-        && (!packet.may_be_ipv6_fragment || is_node(maps.identity(&packet.source, endpoint.flags)))
-    {
-        return Verdict::Allow(OwnNode); // 1
-    }
-    if matches!(packet.transport.role, Role::NeighbourDiscovery) {
-        return Verdict::Allow(NeighbourDiscovery); // 3
-    }
-    let (local, remote) = ends(hook, packet);
-    if matches!(hook.direction, Direction::Egress)
-        && endpoint.flags & flags::CHECK_SOURCE != 0
-        && local != own
-        && !(is_link_local(local) && is_on_link(remote))
-    {
-        return Verdict::Deny(SpoofedSource); // 4
-    }
-    if let Some(reason) = packet.transport.problem {
-        return unreadable(hook, endpoint, reason); // 2
-    }
-    if !own.is_zero() && local == own && remote == own {
-        return Verdict::Allow(Itself); // 5
-    }
-    // Who masquerades what a node sends back to the pod writes an address of the node into it.
-    if hook.from_itself && (remote == own || is_node(maps.identity(remote, endpoint.flags))) {
-        return Verdict::Allow(Itself); // 5
-    }
-    let (protocol, transport) = (packet.protocol, &packet.transport);
-    maps.judge(hook, &Asked { endpoint, remote, protocol, transport }) // 6
-}
-
-/// The pod's end and the other one.
-#[inline(always)]
-const fn ends<'a, const N: usize>(
-    hook: &Hook,
-    packet: &'a Packet<N>,
-) -> (&'a Address<N>, &'a Address<N>) {
-    match hook.direction {
-        Direction::Ingress => (&packet.destination, &packet.source),
-        Direction::Egress => (&packet.source, &packet.destination),
-    }
-}
-
-/// fe80::/10 and ff00::/8: where a pod may send from an address of its link. From elsewhere such a
-/// source would be a way to have others answer in another pod's name.
-#[inline(always)]
-fn is_on_link<const N: usize>(address: &Address<N>) -> bool {
-    is_link_local(address) || (N == 16 && matches!(address.0.first(), Some(0xff)))
-}
-
-/// fe80::/10.
-#[inline(always)]
-fn is_link_local<const N: usize>(address: &Address<N>) -> bool {
-    N == 16 && matches!(address.0.first_chunk::<2>(), Some([0xfe, low]) if low & 0xc0 == 0x80)
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ pub struct Frame {
     options: Vec<u8>,
     extensions: Vec<Extension>,
     fragment: (u16, bool),
+    identification: u16,
     protocol: u8,
     /// The transport header and what follows it.
     pub transport: Vec<u8>,
@@ -98,6 +99,7 @@ impl Frame {
             options: Vec::new(),
             extensions: Vec::new(),
             fragment: (0, false),
+            identification: 1,
             protocol,
             transport: transport.to_vec(),
         }
@@ -174,6 +176,26 @@ impl Frame {
         Self::ip(source.ip(), destination.ip(), protocol::SCTP, &transport)
     }
 
+    /// An ICMP or ICMPv6 error that quotes the IP header of a frame and what follows it, `len` bytes
+    /// in all at most.
+    ///
+    /// # Panics
+    ///
+    /// The addresses are of two families.
+    pub fn icmp_error(
+        source: IpAddr,
+        destination: IpAddr,
+        kind: u8,
+        of: &Self,
+        len: usize,
+    ) -> Self {
+        let mut error = Self::icmp(source, destination, kind, 0, [0; 4]);
+        error.transport.truncate(8);
+        let quoted = of.bytes();
+        error.transport.extend(quoted.iter().skip(14).take(len));
+        error
+    }
+
     /// An ICMP or ICMPv6 message of any type, with the four bytes that follow its checksum.
     pub fn icmp(source: IpAddr, destination: IpAddr, kind: u8, code: u8, rest: [u8; 4]) -> Self {
         let (number, header) = match (source, destination) {
@@ -246,6 +268,19 @@ impl Frame {
         }
     }
 
+    /// Whole again.
+    pub fn without_fragment(mut self) -> Self {
+        self.fragment = (0, false);
+        self.extensions.retain(|extension| !matches!(extension, Extension::Fragment(..)));
+        self
+    }
+
+    /// With another identification of its datagram than 1.
+    pub fn identification(mut self, identification: u16) -> Self {
+        self.identification = identification;
+        self
+    }
+
     /// Of this frame, the transport header and what follows it cut to `len` bytes; the IP header
     /// tells the truth about that.
     pub fn cut(mut self, len: usize) -> Self {
@@ -287,6 +322,7 @@ impl Frame {
         let mut header = Ipv4Header {
             time_to_live: self.hop_limit,
             protocol: IpNumber(self.protocol),
+            identification: self.identification,
             more_fragments,
             fragment_offset: IpFragOffset::try_new(offset).expect("13 bits"),
             source,
@@ -303,7 +339,7 @@ impl Frame {
         let mut next_header = IpNumber(self.protocol);
         let mut payload = self.transport.clone();
         for extension in self.extensions.iter().rev() {
-            let (number, header) = extension.bytes(next_header);
+            let (number, header) = extension.bytes(next_header, self.identification);
             next_header = IpNumber(number);
             payload.splice(0..0, header);
         }
@@ -321,7 +357,7 @@ impl Frame {
 
 impl Extension {
     /// Its number and its bytes.
-    fn bytes(&self, next_header: IpNumber) -> (u8, Vec<u8>) {
+    fn bytes(&self, next_header: IpNumber, identification: u16) -> (u8, Vec<u8>) {
         match self {
             Self::Sized(number, body) => {
                 let header = Ipv6RawExtHeader::new_raw(next_header, body).expect("6 + 8 n bytes");
@@ -334,8 +370,13 @@ impl Extension {
             }
             Self::Fragment(offset, more_fragments) => {
                 let fragment_offset = IpFragOffset::try_new(*offset).expect("13 bits");
-                let header =
-                    Ipv6FragmentHeader::new(next_header, fragment_offset, *more_fragments, 1);
+                let identification = identification.into();
+                let header = Ipv6FragmentHeader::new(
+                    next_header,
+                    fragment_offset,
+                    *more_fragments,
+                    identification,
+                );
                 (protocol::FRAGMENT, header.to_bytes().to_vec())
             }
         }

@@ -113,7 +113,24 @@ pub struct FlowKey<const N: usize> {
     pub protocol: u32,
 }
 
+/// The key of `fragments_v4` and `fragments_v6`: one datagram that comes in fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FragmentKey<const N: usize> {
+    /// Source address.
+    pub source: Address<N>,
+    /// Destination address.
+    pub destination: Address<N>,
+    /// The host-side interface of the pod, times two, plus the number of the direction.
+    pub hook: u32,
+    /// The identification of the datagram, as a number.
+    pub identification: u32,
+    /// IPv4: the protocol, which identifications are unique for. IPv6: zero.
+    pub protocol: u32,
+}
+
 const _: () = assert!(size_of::<Ipv4>() == 4 && size_of::<Ipv6>() == 16);
 const _: () = assert!(size_of::<RuleKey>() == 8);
+const _: () = assert!(size_of::<FragmentKey<4>>() == 20 && size_of::<FragmentKey<16>>() == 44);
 const _: () = assert!(size_of::<FlowKey<4>>() == 16 && align_of::<FlowKey<4>>() == 4);
 const _: () = assert!(size_of::<FlowKey<16>>() == 28 && align_of::<FlowKey<16>>() == 4);

@@ -6,6 +6,7 @@
 //! guess.
 
 mod plain;
+mod quoted;
 mod transport;
 
 use crate::{
@@ -14,7 +15,8 @@ use crate::{
 };
 
 pub(crate) use plain::is_ipv4;
-pub use plain::{plain_ipv4, plain_ipv6};
+pub use plain::{Plain, plain_ipv4, plain_ipv6};
+pub use quoted::{Quoted, quoted_ipv4, quoted_ipv6};
 pub use transport::{Ending, Role, Transport};
 
 /// Read access to a frame, from the Ethernet header on.
@@ -100,6 +102,7 @@ header! {
         length: [u8; 1],
         /// Routing: the routing type, then segments left. Fragment: offset and flags.
         third_fourth: [u8; 2],
+        /// Fragment: the identification.
         rest: [u8; 4],
     }
 }
@@ -168,6 +171,8 @@ pub struct Packet<const N: usize> {
     pub transport_offset: usize,
     /// Length of the packet from there on, by the IP header.
     pub transport_len: usize,
+    /// Which part of a datagram it is.
+    pub fragment: Fragment,
     /// It is a fragment of IPv6, or its headers cannot be followed to where that would be said.
     pub may_be_ipv6_fragment: bool,
     /// What stands in the transport header.
@@ -176,7 +181,7 @@ pub struct Packet<const N: usize> {
 
 impl<const N: usize> Packet<N> {
     #[inline(always)]
-    const fn unaddressed(reason: DropReason) -> Self {
+    pub(crate) const fn unaddressed(reason: DropReason) -> Self {
         Self {
             unaddressed: Some(reason),
             source: Address::ZERO,
@@ -184,6 +189,7 @@ impl<const N: usize> Packet<N> {
             protocol: 0,
             transport_offset: 0,
             transport_len: 0,
+            fragment: Fragment::NONE,
             may_be_ipv6_fragment: true,
             transport: Transport::unreadable(reason),
         }
@@ -195,6 +201,45 @@ impl<const N: usize> Packet<N> {
         match self.unaddressed {
             Some(reason) => Some(reason),
             None => self.transport.problem,
+        }
+    }
+}
+
+/// Which part of a datagram a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The first fragment, which has the transport header.
+    First,
+    /// A fragment behind the first.
+    Later,
+}
+
+/// What a packet says of fragmentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// Which part of the datagram it is.
+    pub part: Part,
+    /// The identification that all fragments of a datagram share; zero where it is whole.
+    pub identification: u32,
+    /// Where its bytes lie in the datagram's fragmentable part, in bytes.
+    pub offset: u16,
+    /// Where the fragmentable part starts in the frame, in bytes.
+    pub start: u16,
+}
+
+impl Fragment {
+    const NONE: Self = Self { part: Part::Whole, identification: 0, offset: 0, start: 0 };
+
+    #[inline(always)]
+    const fn new(offset: u16, more: bool, identification: u32, start: usize) -> Self {
+        // Headers are followed within the first bytes of a frame.
+        let start = start as u16;
+        match (offset, more) {
+            (0, false) => Self::NONE,
+            (0, true) => Self { part: Part::First, identification, offset, start },
+            (_, _) => Self { part: Part::Later, identification, offset, start },
         }
     }
 }
@@ -263,10 +308,23 @@ pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {
     let [number] = header.protocol;
     let transport_offset = ETHERNET_LEN + header_len;
     let transport_len = total_len - header_len;
-    let transport = if u16::from_be_bytes(header.flags_offset) & 0x1fff == 0 {
-        Transport::read(frame, protocol::ICMP, number, transport_offset, transport_len)
-    } else {
-        Transport::unreadable(DropReason::FragmentWithoutFirst)
+    let flags_offset = u16::from_be_bytes(header.flags_offset);
+    let fragment = Fragment::new(
+        (flags_offset & 0x1fff) << 3,
+        flags_offset & 0x2000 != 0,
+        u16::from_be_bytes(header.identification).into(),
+        transport_offset,
+    );
+    let transport = match fragment.part {
+        Part::Whole | Part::First => Transport::read(
+            frame,
+            protocol::ICMP,
+            number,
+            transport_offset,
+            transport_len,
+            fragment.part,
+        ),
+        Part::Later => Transport::unreadable(DropReason::FragmentWithoutFirst),
     };
     Packet {
         unaddressed: None,
@@ -275,6 +333,7 @@ pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {
         protocol: number,
         transport_offset,
         transport_len,
+        fragment,
         may_be_ipv6_fragment: false,
         transport,
     }
@@ -303,15 +362,24 @@ pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
     let [first] = header.next_header;
     let [hop_limit] = header.hop_limit;
     let last = frame.last_header(first, start + payload_len);
+    let fragmented = last.fragment_at != 0;
+    let fragment = if fragmented { fragment_at(frame, last.fragment_at) } else { Fragment::NONE };
     let transport_len = (start + payload_len).saturating_sub(last.offset);
     let mut transport = match last.problem {
-        None => Transport::read(frame, protocol::ICMPV6, last.protocol, last.offset, transport_len),
+        None => Transport::read(
+            frame,
+            protocol::ICMPV6,
+            last.protocol,
+            last.offset,
+            transport_len,
+            fragment.part,
+        ),
         Some(reason) => Transport::unreadable(reason),
     };
     // RFC 4861: neighbour discovery never crosses a router, so nobody from elsewhere can send it.
     // RFC 6980: nor does it come in fragments.
     let discovery = matches!(transport.role, Role::NeighbourDiscovery);
-    if discovery && (hop_limit != 255 || last.fragmented) {
+    if discovery && (hop_limit != 255 || fragmented) {
         transport = Transport::unreadable(DropReason::Malformed);
     }
     Packet {
@@ -321,7 +389,8 @@ pub fn parse_ipv6<B: Bytes>(frame: &B) -> Packet<16> {
         protocol: last.protocol,
         transport_offset: last.offset,
         transport_len,
-        may_be_ipv6_fragment: last.fragmented || last.problem.is_some(),
+        fragment,
+        may_be_ipv6_fragment: fragmented || last.problem.is_some(),
         transport,
     }
 }
@@ -333,8 +402,8 @@ pub struct Last {
     pub protocol: u8,
     /// Where it starts, in bytes from the start of the frame.
     pub offset: usize,
-    /// A fragment header was among those before it.
-    pub fragmented: bool,
+    /// Where a fragment header was among those before it; zero: nowhere.
+    pub fragment_at: usize,
     /// Why it is not the transport header.
     pub problem: Option<DropReason>,
 }
@@ -348,7 +417,7 @@ impl Last {
             Some(reason) => reason as u64 + 1,
         };
         (self.offset as u64 & Self::OFFSET)
-            | (self.fragmented as u64) << 16
+            | (self.fragment_at as u64 & Self::OFFSET) << 16
             | problem << 40
             | (self.protocol as u64) << 32
     }
@@ -364,7 +433,7 @@ impl Last {
         Self {
             protocol: (packed >> 32) as u8,
             offset: (packed & Self::OFFSET) as usize,
-            fragmented: packed >> 16 & 1 != 0,
+            fragment_at: (packed >> 16 & Self::OFFSET) as usize,
             problem: match problem {
                 0 => None,
                 number => match DropReason::from_number(number - 1) {
@@ -376,10 +445,25 @@ impl Last {
     }
 }
 
+/// What the fragment header at `offset` says.
+#[inline(always)]
+fn fragment_at<B: Bytes + ?Sized>(frame: &B, offset: usize) -> Fragment {
+    let Some(header) = frame.read::<ExtensionHeader>(offset) else {
+        return Fragment::NONE;
+    };
+    let offset_flags = u16::from_be_bytes(header.third_fourth);
+    Fragment::new(
+        offset_flags & 0xfff8,
+        offset_flags & 1 != 0,
+        u32::from_be_bytes(header.rest),
+        offset + size_of::<ExtensionHeader>(),
+    )
+}
+
 /// [`Bytes::last_header`], header by header.
 #[inline(always)]
 pub fn follow<B: Bytes + ?Sized>(frame: &B, first: u8, end: usize) -> Last {
-    let mut last = Last { protocol: first, offset: EXTENSIONS, fragmented: false, problem: None };
+    let mut last = Last { protocol: first, offset: EXTENSIONS, fragment_at: 0, problem: None };
     for position in 0..=EXTENSION_HEADERS {
         if !is_extension_header(last.protocol) {
             return last;
@@ -411,9 +495,11 @@ pub fn follow<B: Bytes + ?Sized>(frame: &B, first: u8, end: usize) -> Last {
         match last.protocol {
             protocol::ROUTING if third == 0 => last.problem = Some(DropReason::RoutingHeader),
             // Hosts would put it together twice.
-            protocol::FRAGMENT if last.fragmented => last.problem = Some(DropReason::Malformed),
+            protocol::FRAGMENT if last.fragment_at != 0 => {
+                last.problem = Some(DropReason::Malformed)
+            }
             protocol::FRAGMENT => {
-                last.fragmented = true;
+                last.fragment_at = last.offset;
                 if u16::from_be_bytes(header.third_fourth) & 0xfff8 != 0 {
                     last.problem = Some(DropReason::FragmentWithoutFirst);
                 }

@@ -4,7 +4,7 @@
 //! read from memory that the other side wrote.
 
 use crate::{
-    key::{Ipv4, Ipv6},
+    key::{Ipv4, Ipv6, Port},
     verdict::Direction,
 };
 
@@ -177,6 +177,24 @@ pub struct Flow {
     pub state: u32,
 }
 
+/// What the first fragment of a datagram said. Value of `fragments_v4` and `fragments_v6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Fragment {
+    /// When it passed, in nanoseconds of the monotonic clock.
+    pub seen_ns: u64,
+    /// Source port.
+    pub source_port: Port,
+    /// Destination port.
+    pub destination_port: Port,
+    /// How many bytes of the fragmentable part its headers take.
+    pub covered: u16,
+    /// The protocol of the transport header.
+    pub protocol: u8,
+    /// A [`crate::packet::Role`] as a number.
+    pub role: u8,
+}
+
 /// Packets and bytes. Value of `counters`, for each CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -223,12 +241,13 @@ const _: () = assert!(size_of::<Endpoint>() == 56);
 const _: () = assert!(size_of::<Side>() == 12);
 const _: () = assert!(size_of::<PortRange>() == 8);
 const _: () = assert!(size_of::<Flow>() == 16);
+const _: () = assert!(size_of::<Fragment>() == 16);
 
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "declares plain data for aya's maps")]
 mod plain {
-    use super::{Counter, Endpoint, Flow, Peer, PortRange, PortSet};
-    use crate::key::{Address, FlowKey, RuleKey};
+    use super::{Counter, Endpoint, Flow, Fragment, Peer, PortRange, PortSet};
+    use crate::key::{Address, FlowKey, FragmentKey, RuleKey};
 
     macro_rules! plain {
         ($($t:ty),+ $(,)?) => { $(
@@ -238,5 +257,6 @@ mod plain {
         )+ };
     }
     plain!(Address<4>, Address<16>, RuleKey, FlowKey<4>, FlowKey<16>);
+    plain!(FragmentKey<4>, FragmentKey<16>, Fragment);
     plain!(Endpoint, PortSet, PortRange, Peer, Flow, Counter, crate::event::Event);
 }

@@ -17,6 +17,12 @@ impl Direction {
     /// Both directions, in the order of their numbers.
     pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
 
+    /// Of a number that a program hands on: anything but that of ingress is egress.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        if number == Self::Ingress as u32 { Self::Ingress } else { Self::Egress }
+    }
+
     /// The other direction.
     #[inline(always)]
     pub const fn opposite(self) -> Self {
@@ -128,6 +134,8 @@ reasons! {
         Itself = 5 => "itself",
         /// It is the answer to a packet that was rejected.
         OwnAnswer = 6 => "own_answer",
+        /// It is an ICMP error about a packet of an allowed flow.
+        Related = 7 => "related",
     }
 }
 

@@ -9,19 +9,20 @@ use bulkhead_common::{
 };
 
 /// A frame whose first [`HEADERS_LEN`] bytes, as far as it has them, can be read directly.
-pub(crate) struct Frame<'a> {
-    ctx: &'a TcContext,
+pub(crate) struct Frame {
+    /// By value: a reference would need another place on the stack to refer to.
+    ctx: TcContext,
     start: usize,
     end: usize,
 }
 
-impl<'a> Frame<'a> {
+impl Frame {
     /// Makes the headers linear where they are not.
     ///
     /// Where the kernel has no memory for that, reads past the linear part find the frame too
     /// short, so that an isolated pod's packet is denied.
     #[inline(always)]
-    pub(crate) fn new(ctx: &'a TcContext) -> Self {
+    pub(crate) fn new(ctx: &TcContext) -> Self {
         let wanted = (ctx.len() as usize).min(HEADERS_LEN);
         if ctx.data() + wanted > ctx.data_end() {
             // Said again by every read that needs the bytes.
@@ -32,14 +33,14 @@ impl<'a> Frame<'a> {
 
     /// The frame once more, after [`Frame::new`].
     #[inline(always)]
-    pub(crate) fn again(ctx: &'a TcContext) -> Self {
-        Self { ctx, start: ctx.data(), end: ctx.data_end() }
+    pub(crate) fn again(ctx: &TcContext) -> Self {
+        Self { ctx: TcContext::new(ctx.skb.skb), start: ctx.data(), end: ctx.data_end() }
     }
 
     /// The program's context.
     #[inline(always)]
-    pub(crate) const fn context(&self) -> &'a TcContext {
-        self.ctx
+    pub(crate) const fn context(&self) -> &TcContext {
+        &self.ctx
     }
 
     /// The host-side interface.
@@ -84,7 +85,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-impl Bytes for Frame<'_> {
+impl Bytes for Frame {
     #[inline(always)]
     fn read<T: Header>(&self, offset: usize) -> Option<T> {
         if offset > HEADERS_LEN {

@@ -14,9 +14,19 @@ use bulkhead_common::{
 
 use crate::{context::Frame, maps};
 
+/// Whether [`report`] would report a drop; if not, it is counted that it did not.
+#[inline(always)]
+pub(crate) fn is_reported(endpoint: &Endpoint) -> bool {
+    let reported = maps::has_event_budget(endpoint.counters);
+    if !reported {
+        maps::suppress_event(endpoint.counters);
+    }
+    reported
+}
+
 /// Reports a drop, as far as the endpoint's budget goes.
 #[inline(always)]
-pub(crate) fn report(hook: &Hook, endpoint: &Endpoint, reason: DropReason, frame: &Frame<'_>) {
+pub(crate) fn report(hook: &Hook, endpoint: &Endpoint, reason: DropReason, frame: &Frame) {
     if !maps::take_event_budget(endpoint.counters) {
         maps::suppress_event(endpoint.counters);
         return;

@@ -7,9 +7,11 @@
 mod context;
 mod events;
 mod floor;
+mod globals;
 mod maps;
 mod programs;
 mod reject;
+mod steps;
 
 /// Nothing in the programs panics: the verifier would refuse this loop if it could be reached.
 #[cfg(target_arch = "bpf")]

@@ -4,18 +4,23 @@
 use aya_ebpf::{
     bindings::BPF_ANY,
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie},
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use bulkhead_common::{
     abi,
-    decide::{self, Asked, Hook, Maps},
+    decide::{
+        self, Maps,
+        memo::{Memo, Question},
+    },
     event::Event,
-    key::{Address, FlowKey, Ipv4, Ipv6, Port, RuleKey},
-    packet::{Ending, Role, Transport},
-    value::{AnswerBucket, Counter, Endpoint, Flow, Peer, PortRange, PortSet},
+    key::{Address, FlowKey, FragmentKey, Ipv4, Ipv6, Port, RuleKey},
+    packet::Packet,
+    value::{AnswerBucket, Counter, Endpoint, Flow, Fragment, Peer, PortRange, PortSet},
     verdict::{Direction, DropReason, Verdict},
 };
+
+use crate::globals;
 
 const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
@@ -42,7 +47,19 @@ static FLOWS_V4: LruHashMap<FlowKey<4>, Flow, { abi::FLOWS as usize }> = LruHash
 #[btf_map]
 static FLOWS_V6: LruHashMap<FlowKey<16>, Flow, { abi::FLOWS as usize }> = LruHashMap::new();
 #[btf_map]
-static ASKED: PerCpuArray<Record, 1> = PerCpuArray::new();
+static FRAGMENTS_V4: LruHashMap<FragmentKey<4>, Fragment, { abi::FRAGMENTS as usize }> =
+    LruHashMap::new();
+#[btf_map]
+static FRAGMENTS_V6: LruHashMap<FragmentKey<16>, Fragment, { abi::FRAGMENTS as usize }> =
+    LruHashMap::new();
+#[btf_map]
+static MEMOS_V4: PerCpuArray<Memo<4>, { abi::MEMOS as usize }> = PerCpuArray::new();
+#[btf_map]
+static MEMOS_V6: PerCpuArray<Memo<16>, { abi::MEMOS as usize }> = PerCpuArray::new();
+#[btf_map]
+static FLOWS_MADE: PerCpuArray<u64, 2> = PerCpuArray::new();
+#[btf_map]
+static PACKET: PerCpuArray<PacketBytes, 1> = PerCpuArray::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<Counter, { abi::COUNTERS as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -91,6 +108,12 @@ pub(crate) fn count(block: u32, direction: Direction, verdict: Verdict, bytes: u
     }
 }
 
+/// Whether there is something in a block's budget.
+#[inline(always)]
+pub(crate) fn has_event_budget(block: u32) -> bool {
+    EVENT_BUDGETS.get(block).is_some_and(|budget| *budget > 0)
+}
+
 /// Takes one event out of a block's budget, which the agent fills up from time to time.
 ///
 /// So that neither a flood of drops nor the agent's absence costs more than a counter.
@@ -134,6 +157,15 @@ pub(crate) fn suppress_event(block: u32) {
 #[inline(always)]
 pub(crate) fn write_event(event: &Event) -> bool {
     EVENTS.output(event, 0).is_ok()
+}
+
+/// Counts a flow entry that was made, of IPv4 (0) or IPv6 (1).
+#[inline(always)]
+fn count_flow(family: u32) {
+    if let Some(made) = FLOWS_MADE.get_ptr_mut(family) {
+        // SAFETY: this CPU's own slot, and a program is not interrupted by itself on one CPU.
+        unsafe { *made += 1 };
+    }
 }
 
 /// Whether one of the ranges at `start` has the port; zero if not.
@@ -182,90 +214,18 @@ extern "C" fn rule_allows(policy_set: u32, identity: u32, protocol: u32, port: u
     u32::from(decide::allows_in::<4, _>(&Tables::<false>, &key, protocol as u8, port))
 }
 
-/// What a packet asks of policy, between two functions of one program.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Record {
-    remote: [u32; 4],
-    source_port: Port,
-    destination_port: Port,
-    protocol: u8,
-    role: u8,
-    ending: u8,
-    unused: u8,
-}
+/// Room for a [`Packet`] of either family, between the functions of one program.
+type PacketBytes = [u64; 12];
+const _: () = assert!(size_of::<Packet<16>>() <= size_of::<PacketBytes>());
+const _: () = assert!(align_of::<Packet<16>>() <= align_of::<PacketBytes>());
 
-/// Leaves what a packet asks to a global function, which has its verdict: so the verifier goes
-/// through rules and flows once, and not for each way that headers can be read.
+/// This CPU's room for a packet.
 #[inline(always)]
-fn hand_on<const N: usize>(
-    asked: &Asked<'_, N>,
-    hook: &Hook,
-    judge: impl FnOnce(u32, u32) -> u32,
-) -> Verdict {
-    let Some(record) = ASKED.get_ptr_mut(0) else {
-        return Verdict::Deny(DropReason::Internal);
-    };
-    let Transport { source_port, destination_port, role, ending, .. } = *asked.transport;
-    let word = |index| asked.remote.word(index);
-    // SAFETY: this CPU's own slot; no other packet is judged on this CPU until this one is.
-    unsafe {
-        *record = Record {
-            remote: [word(0), word(1), word(2), word(3)],
-            source_port,
-            destination_port,
-            protocol: asked.protocol,
-            role: role as u8,
-            ending: ending as u8,
-            unused: 0,
-        };
-    }
-    let column = judge(hook.ifindex, hook.direction as u32);
-    Verdict::from_column(column).unwrap_or(Verdict::Deny(DropReason::Internal))
-}
-
-/// The other side of [`hand_on`]; the counter column of the verdict.
-#[inline(always)]
-fn take_over<const N: usize>(
-    ifindex: u32,
-    direction: u32,
-    judge: impl FnOnce(&Tables<true>, &Hook, &Asked<'_, N>) -> Verdict,
-) -> u32 {
-    let (Some(record), Some(endpoint)) = (ASKED.get_ptr_mut(0), endpoint(ifindex)) else {
-        return Verdict::Deny(DropReason::Internal).column();
-    };
-    let direction =
-        if direction == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress };
-    let hook =
-        Hook { direction, ifindex, from_own_node: false, from_itself: false, vlan_tagged: false };
-    // SAFETY: this CPU's own slot, which `hand_on` has filled and nobody writes meanwhile.
-    let record = unsafe { &*record };
-    let Record { source_port, destination_port, protocol, role, ending, .. } = *record;
-    // SAFETY: the record has room for the longer kind of address, aligned alike, of plain bytes.
-    let remote = unsafe { &*(&raw const record.remote).cast::<Address<N>>() };
-    let transport = Transport {
-        source_port,
-        destination_port,
-        role: Role::from_number(role),
-        ending: Ending::from_number(ending),
-        ..Transport::ALONE
-    };
-    let asked = Asked { endpoint, remote, protocol, transport: &transport };
-    judge(&Tables, &hook, &asked).column()
-}
-
-// SAFETY: nothing else in the object has this name.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn judge_v4(ifindex: u32, direction: u32) -> u32 {
-    take_over::<4>(ifindex, direction, decide::judge)
-}
-
-// SAFETY: nothing else in the object has this name.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn judge_v6(ifindex: u32, direction: u32) -> u32 {
-    take_over::<16>(ifindex, direction, decide::judge)
+pub(crate) fn packet<const N: usize>() -> Option<&'static mut Packet<N>> {
+    let packet = PACKET.get_ptr_mut(0)?.cast::<Packet<N>>();
+    // SAFETY: this CPU's own slot, with room for it. No other packet is judged on this CPU until this
+    // one is, each function of the program has it for itself, and the first one fills it.
+    Some(unsafe { &mut *packet })
 }
 
 /// The maps as `decide` asks for them; with `CALLS`, by way of global functions where there are
@@ -273,7 +233,7 @@ extern "C" fn judge_v6(ifindex: u32, direction: u32) -> u32 {
 pub(crate) struct Tables<const CALLS: bool>;
 
 macro_rules! maps {
-    ($n:literal, $judge:ident, $identity:ident($($word:literal),+), $peers:ident, $cidrs:ident, $flows:ident) => {
+    ($n:literal, $family:literal, $identity:ident($($word:literal),+), $peers:ident, $cidrs:ident, $memos:ident, $flows:ident, $fragments:ident) => {
         impl<const CALLS: bool> Maps<$n> for Tables<CALLS> {
             #[inline(always)]
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
@@ -318,8 +278,18 @@ macro_rules! maps {
             }
 
             #[inline(always)]
-            fn judge(&self, hook: &Hook, asked: &Asked<'_, $n>) -> Verdict {
-                hand_on(asked, hook, |ifindex, direction| $judge(ifindex, direction))
+            fn with_memo<R>(
+                &self,
+                question: &Question<$n>,
+                call: impl FnOnce(&mut Memo<$n>) -> R,
+            ) -> Option<R> {
+                if CALLS {
+                    // Off the common path, it would only cost the verifier time.
+                    return None;
+                }
+                let memo = $memos.get_ptr_mut(question.place(abi::MEMOS))?;
+                // SAFETY: this CPU's own slot, and a program is not interrupted by itself on one CPU.
+                Some(call(unsafe { &mut *memo }))
             }
 
             #[inline(always)]
@@ -330,18 +300,44 @@ macro_rules! maps {
             }
 
             #[inline(always)]
+            fn make_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
+                count_flow($family);
+                self.set_flow(key, flow);
+            }
+
+            #[inline(always)]
             fn set_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
                 // A flow that finds no room heals with its next packet.
                 let _written: Result<(), i32> = $flows.insert(key, flow, u64::from(BPF_ANY));
             }
 
             #[inline(always)]
+            fn fragment(&self, key: &FragmentKey<$n>) -> Option<Fragment> {
+                // SAFETY: copied out at once. Another CPU may replace it meanwhile: each of its
+                // fields is still one that was written for this key or a later one.
+                unsafe { $fragments.get(key).copied() }
+            }
+
+            #[inline(always)]
+            fn set_fragment(&self, key: &FragmentKey<$n>, fragment: &Fragment) {
+                // Without it, the later fragments are denied.
+                let _written: Result<(), i32> =
+                    $fragments.insert(key, fragment, u64::from(BPF_ANY));
+            }
+
+            #[inline(always)]
             fn now_ns(&self) -> u64 {
                 // SAFETY: reads a clock.
-                unsafe { bpf_ktime_get_ns() }
+                unsafe {
+                    if globals::coarse_clock() {
+                        bpf_ktime_get_coarse_ns()
+                    } else {
+                        bpf_ktime_get_ns()
+                    }
+                }
             }
         }
     };
 }
-maps!(4, judge_v4, identity_v4(0), PEERS_V4, CIDRS_V4, FLOWS_V4);
-maps!(16, judge_v6, identity_v6(0, 1, 2, 3), PEERS_V6, CIDRS_V6, FLOWS_V6);
+maps!(4, 0, identity_v4(0), PEERS_V4, CIDRS_V4, MEMOS_V4, FLOWS_V4, FRAGMENTS_V4);
+maps!(16, 1, identity_v6(0, 1, 2, 3), PEERS_V6, CIDRS_V6, MEMOS_V6, FLOWS_V6, FRAGMENTS_V6);

@@ -7,15 +7,18 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use bulkhead_common::{
-    abi, decide,
+    abi,
+    decide::{self, Met, Steps as _},
+    value::Endpoint,
     verdict::{AllowReason, Direction, DropReason, Verdict},
 };
 
 use crate::{
     context::Frame,
-    events,
+    events, globals,
     maps::{self, Tables},
     reject,
+    steps::Calls,
 };
 
 /// Packets to the pod: the egress hook of the host-side veth.
@@ -33,10 +36,17 @@ fn from_pod(ctx: TcContext) -> i32 {
 /// What is to become of a packet, which [`glance`] has looked at.
 #[inline(always)]
 fn act(ctx: &TcContext, direction: Direction, seen: u32) -> i32 {
-    let reason = if seen == UNDECIDED { judge(ctx.skb.skb, direction as u32) } else { seen };
+    let mut reason = seen;
+    if reason == UNDECIDED {
+        reason = judge(ctx.skb.skb, direction as u32, 0);
+    }
+    if reason == UNDECIDED {
+        reason = judge(ctx.skb.skb, direction as u32, 1);
+    }
     match reason {
         // Other programs at this hook still run.
         PASSES => TC_ACT_UNSPEC,
+        DROPS => TC_ACT_SHOT,
         reason => deny(ctx.skb.skb, direction as u32, reason),
     }
 }
@@ -45,69 +55,75 @@ const TO_POD: u32 = Direction::Ingress as u32;
 const FROM_POD: u32 = Direction::Egress as u32;
 /// What [`judge`] returns for a packet that passes: the number of no drop reason.
 const PASSES: u32 = u8::MAX as u32;
-/// What [`glance`] returns where it has no verdict.
-const UNDECIDED: u32 = PASSES + 1;
+/// What [`glance`] returns for a packet of which nobody is told: the number of no drop reason, too.
+const DROPS: u32 = PASSES + 1;
+/// What [`glance`] and [`judge`] return where they have no verdict.
+const UNDECIDED: u32 = PASSES + 2;
 
-/// The agent sets it to have every packet judged, and logged, by [`judge`].
-#[unsafe(no_mangle)]
-#[expect(unsafe_code, reason = "the agent finds it by its name")]
-// SAFETY: nothing else in the object has this name.
-static JUDGE_ALL: u8 = 0;
-
-/// Judges a packet of the common kind by look-ups, and counts it: its drop reason, [`PASSES`], or
-/// [`UNDECIDED`] if that cannot be told at a glance.
+/// Judges a packet of the common kind by look-ups, and counts it: its drop reason, [`PASSES`],
+/// [`DROPS`], or [`UNDECIDED`] if that cannot be told at a glance.
 #[inline(never)]
 fn glance<const DIRECTION: u32>(ctx: &TcContext) -> u32 {
-    match verdict_at_a_glance(ctx, direction_of(DIRECTION)) {
-        Some(Verdict::Allow(_)) => PASSES,
-        Some(Verdict::Deny(reason)) => reason as u32,
-        None => UNDECIDED,
-    }
-}
-
-#[inline(always)]
-fn verdict_at_a_glance(ctx: &TcContext, direction: Direction) -> Option<Verdict> {
-    let frame = Frame::again(ctx);
-    let endpoint = maps::endpoint(frame.ifindex())?;
-    let hook = frame.hook(direction, endpoint.counters);
+    let frame = &Frame::again(ctx);
+    let direction = Direction::from_number(DIRECTION);
+    let Some(endpoint) = maps::endpoint(frame.ifindex()) else {
+        return UNDECIDED;
+    };
+    let hook = &frame.hook(direction, endpoint.counters);
     if matches!(direction, Direction::Egress) {
         frame.tag(endpoint.counters);
     }
-    if reject::is_marked(ctx) || is_set(&JUDGE_ALL) {
-        return None;
+    if reject::is_marked(ctx) || globals::judge_all() {
+        return UNDECIDED;
     }
     let epoch = maps::epoch(endpoint);
-    let verdict = decide::quick(&hook, endpoint, &frame, &Tables::<false>)?;
-    if maps::epoch(endpoint) != epoch {
-        return None;
+    match decide::quick(&Met { hook, endpoint, frame, maps: &Tables::<false> }) {
+        Some(verdict) if is_of_one_value(verdict, endpoint, epoch, frame) => {
+            maps::count(endpoint.counters, direction, verdict, frame.wire_len());
+            match verdict {
+                Verdict::Allow(_) => PASSES,
+                Verdict::Deny(_)
+                    if !reject::is_wanted(endpoint) && !events::is_reported(endpoint) =>
+                {
+                    DROPS
+                }
+                Verdict::Deny(reason) => reason as u32,
+            }
+        }
+        Some(_) | None => UNDECIDED,
     }
-    maps::count(endpoint.counters, direction, verdict, frame.wire_len());
-    Some(verdict)
 }
 
-/// The value of a global that the agent may have set before it loaded the programs.
+/// Whether a verdict came from one value of the endpoint, whole, and one whose rules were there.
+///
+/// A denial may come from a value that has been replaced, when its rules are gone already.
 #[inline(always)]
-#[expect(
-    unsafe_code,
-    reason = "the compiler must not take the value for what stands in the source"
-)]
-fn is_set(global: &u8) -> bool {
-    // SAFETY: reads through a reference.
-    unsafe { core::ptr::read_volatile(&raw const *global) != 0 }
+fn is_of_one_value(verdict: Verdict, endpoint: &Endpoint, epoch: u32, frame: &Frame) -> bool {
+    match verdict {
+        Verdict::Allow(_) => maps::epoch(endpoint) == epoch,
+        Verdict::Deny(_) => is_current(epoch, frame),
+    }
+}
+
+/// Whether the interface's endpoint has this epoch.
+#[inline(always)]
+fn is_current(epoch: u32, frame: &Frame) -> bool {
+    maps::endpoint(frame.ifindex()).is_some_and(|endpoint| maps::epoch(endpoint) == epoch)
 }
 
 // Global functions: the verifier goes through each once and by itself, whatever leads to it. Their
 // arguments are numbers and the context, which is all that Linux 5.10 lets such functions have.
 
-/// Judges a packet and counts it; its drop reason, or [`PASSES`].
+/// Judges a packet and counts it; its drop reason, or [`PASSES`]. [`UNDECIDED`], if the endpoint got
+/// another value meanwhile; but not if this is the `last` try.
 #[expect(unsafe_code, reason = "the name makes it a global function")]
 // SAFETY: nothing else in the object has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
+extern "C" fn judge(skb: *mut __sk_buff, direction: u32, last: u32) -> u32 {
     let ctx = &TcContext::new(skb);
     let frame = Frame::new(ctx);
-    let direction = direction_of(direction);
+    let direction = Direction::from_number(direction);
     let Some(endpoint) = maps::endpoint(frame.ifindex()) else {
         let verdict = Verdict::Deny(DropReason::Internal);
         maps::count(abi::COUNTER_BLOCK_UNKNOWN, direction, verdict, frame.wire_len());
@@ -118,16 +134,23 @@ extern "C" fn judge(skb: *mut __sk_buff, direction: u32) -> u32 {
         Verdict::Allow(AllowReason::OwnAnswer)
     } else {
         let epoch = maps::epoch(endpoint);
-        match decide::decide(&hook, endpoint, &frame, &Tables::<true>) {
-            // The value was given to another endpoint while it was read.
-            Verdict::Allow(_) if maps::epoch(endpoint) != epoch => {
-                Verdict::Deny(DropReason::Internal)
-            }
-            verdict @ (Verdict::Allow(_) | Verdict::Deny(_)) => verdict,
+        let verdict = decide::by_network(
+            &hook,
+            endpoint,
+            &frame,
+            || Calls::<4> { skb, direction: direction as u32 }.verdict(),
+            || Calls::<16> { skb, direction: direction as u32 }.verdict(),
+        );
+        // Each step has looked the endpoint up anew.
+        match verdict {
+            verdict if is_current(epoch, &frame) => verdict,
+            _ if last == 0 => return UNDECIDED,
+            Verdict::Allow(_) => Verdict::Deny(DropReason::Internal),
+            Verdict::Deny(reason) => Verdict::Deny(reason),
         }
     };
     maps::count(endpoint.counters, direction, verdict, frame.wire_len());
-    if is_set(&JUDGE_ALL) {
+    if globals::judge_all() {
         log(skb, direction as u32, verdict.column());
     }
     match verdict {
@@ -165,15 +188,10 @@ extern "C" fn deny(skb: *mut __sk_buff, direction: u32, reason: u32) -> i32 {
     let frame = Frame::again(ctx);
     match (maps::endpoint(frame.ifindex()), DropReason::from_number(reason as u8)) {
         (Some(endpoint), Some(reason)) => {
-            let hook = frame.hook(direction_of(direction), endpoint.counters);
+            let hook = frame.hook(Direction::from_number(direction), endpoint.counters);
             events::report(&hook, endpoint, reason, &frame);
             reject::answer(&hook, endpoint, reason, ctx)
         }
         (None, _) | (_, None) => TC_ACT_SHOT,
     }
-}
-
-#[inline(always)]
-const fn direction_of(number: u32) -> Direction {
-    if number == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress }
 }

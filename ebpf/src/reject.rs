@@ -23,10 +23,16 @@ use bulkhead_common::{
 
 use crate::{context::Frame, maps};
 
+/// Whether the endpoint asks for answers.
+#[inline(always)]
+pub(crate) const fn is_wanted(endpoint: &Endpoint) -> bool {
+    endpoint.flags & flags::REJECT != 0
+}
+
 /// Answers a denied packet, or does not; what is to become of it.
 #[inline(always)]
 pub(crate) fn answer(hook: &Hook, endpoint: &Endpoint, reason: DropReason, ctx: &TcContext) -> i32 {
-    let wanted = endpoint.flags & flags::REJECT != 0
+    let wanted = is_wanted(endpoint)
         && matches!(reason, DropReason::NotAllowed | DropReason::FlowRevoked)
         && maps::take_answer(endpoint.counters);
     if !wanted {

@@ -174,7 +174,7 @@ impl Case {
 
     /// Runs the program, after making sure that it does what the case says.
     fn run(&mut self, programs: &mut Programs, events: &mut RingBuf<MapData>) {
-        programs.set_pod(self.kind.flags(self.direction), 1);
+        programs.set_pod(self.kind.flags(self.direction));
         let counters = programs.kernel.counters();
         let budget = if self.kind == Kind::DeniedWithEvent { PACKETS + 1 } else { 0 };
         counters.grant_events(COUNTERS, budget).expect("writing a map");

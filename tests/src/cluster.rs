@@ -10,7 +10,7 @@ use std::{
     fs,
     net::IpAddr,
     ops::RangeInclusive,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -18,6 +18,7 @@ use std::{
 
 use bulkhead::{
     agent::{self, Config},
+    dataplane::attach::Hooks,
     enforcer::Options,
     lab::{Lab, Namespace, Pod, Wiring},
 };
@@ -131,7 +132,7 @@ impl Cluster {
     /// # Panics
     /// Without root.
     pub fn start_with(members: &[Member], files: &[(&str, &str)]) -> Self {
-        Self::without_agent(members, files).with_agent(true)
+        Self::without_agent(members, files).with_agent(true, None)
     }
 
     /// As [`Cluster::start`], but pods may send from any address, or from none: what they send gets
@@ -140,13 +141,24 @@ impl Cluster {
     /// # Panics
     /// Without root.
     pub fn start_unchecked(members: &[Member]) -> Self {
-        let mut cluster = Self::without_agent(members, &[]).with_agent(false);
+        let mut cluster = Self::without_agent(members, &[]).with_agent(false, None);
         cluster.apply("");
         cluster
     }
 
-    fn with_agent(self, check_source: bool) -> Self {
-        let agent = Agent::start(Arc::clone(&self.lab), self.manifests(), check_source);
+    /// As [`Cluster::start`], with the programs attached as on a kernel without TCX.
+    ///
+    /// # Panics
+    /// Without root.
+    pub fn start_on_filters(members: &[Member]) -> Self {
+        let without_agent = Self::without_agent(members, &[]);
+        let mut cluster = without_agent.with_agent(true, Some(Hooks::Clsact));
+        cluster.apply("");
+        cluster
+    }
+
+    fn with_agent(self, check_source: bool, hooks: Option<Hooks>) -> Self {
+        let agent = Agent::start(Arc::clone(&self.lab), self.manifests(), check_source, hooks);
         Self { agent: Some(agent), ..self }
     }
 
@@ -219,6 +231,23 @@ impl Cluster {
     /// The network namespace of the node.
     pub fn node(&self) -> &Namespace {
         self.lab.node()
+    }
+
+    /// Whether the bridge hands packets to iptables and nftables, where the kernel can do that
+    /// (br_netfilter). It looks at IP headers itself then, and what it takes for broken gets no
+    /// further. Says whether the kernel can.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn filter_on_bridge(&self, filter: bool) -> bool {
+        let value = if filter { "1" } else { "0" };
+        let write = || {
+            ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"].map(|name| {
+                let switch = Path::new("/proc/sys/net/bridge").join(name);
+                switch.exists().then(|| fs::write(switch, value).expect("a setting")).is_some()
+            })
+        };
+        self.node().enter(write).expect("the node's namespace") == [true; 2]
     }
 
     /// A pod.
@@ -317,13 +346,14 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(lab: Arc<Lab>, manifests: PathBuf, check_source: bool) -> Self {
+    fn start(lab: Arc<Lab>, manifests: PathBuf, check_source: bool, hooks: Option<Hooks>) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let config = Config {
             manifests,
             metrics_address: scrape::ADDRESS,
             options: Options { node: None, deny_action: DenyAction::Drop, check_source },
             debug_packets: false,
+            hooks,
         };
         let run = move || {
             // Whatever threads it starts are in the node's namespace, too. Its loop has one thread:

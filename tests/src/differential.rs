@@ -201,7 +201,7 @@ impl Lane {
             // Flows of the last policy meet the next one.
             self.epoch += 1;
             let flags = crafted::flags(&mut random);
-            self.programs.set_pod(flags, self.epoch);
+            self.programs.set_pod(flags);
             let mut sums = Sums::new();
             for number in batch * BATCH..(batch + 1) * BATCH {
                 let packet = crafter.next(&mut random);

@@ -19,10 +19,14 @@
 //!
 //! - [`burst`]: many flows at once,
 //! - [`cluster`]: a node with pods, manifests, and the agent,
+//! - [`driven`]: the agent without its loop,
+//! - [`dump`]: what `tcpdump` says of them,
 //! - [`scrape`]: what the agent's pages say,
 //! - [`probe`]: what an application in a pod sees,
 //! - [`stack`]: connections through Bulkhead, and through others that enforce policies,
 //! - [`station`]: one end of such flows,
+//! - [`stream`]: steady traffic of which no bit may be lost,
+//! - [`translation`]: services, as a proxy translates them,
 //! - [`wire`]: whole frames, sent and captured.
 
 pub mod burst;
@@ -31,6 +35,8 @@ pub mod cluster;
 pub mod conformance;
 pub mod crafted;
 pub mod differential;
+pub mod driven;
+pub mod dump;
 pub mod fuzz;
 pub mod model;
 pub mod pod;
@@ -41,5 +47,7 @@ pub mod scrape;
 pub mod stack;
 pub mod station;
 pub mod statistics;
+pub mod stream;
+pub mod translation;
 pub mod user_space;
 pub mod wire;

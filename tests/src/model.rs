@@ -8,7 +8,7 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 use bulkhead_common::{
     value::flags,
     verdict::{
-        AllowReason::{Itself, NeighbourDiscovery, NotIsolated, OwnNode, Reply},
+        AllowReason::{Itself, NeighbourDiscovery, NotIsolated, OwnNode, Related, Reply, Rule},
         Direction,
         DropReason::{
             self, FlowRevoked, Malformed, NotAllowed, SpoofedSource, UnknownEthertype, VlanTagged,
@@ -24,7 +24,7 @@ use self::{
 use crate::{
     crafted::Crafted,
     pod::NETS,
-    reading::{self, FOLLOWS, Fragment, Ip, Part, Quoted, Reading, Transport},
+    reading::{self, Closes, Fragment, Ip, Part, Quoted, Reading, Transport},
 };
 
 mod flow;
@@ -133,20 +133,22 @@ impl Model {
             self.by_policy(&Asked { state, direction, remote, protocol, says: &says })
         };
         if let Part::Error(quoted) = &says.part
-            && FOLLOWS
             && !verdict.is_allow()
         {
             return match quoted {
-                Some(quoted) if quoted.source == ip.destination => {
+                Err(reason) => Deny(*reason),
+                Ok(quoted) if quoted.source == ip.destination => {
                     self.by_quotation(state, direction, quoted)
                 }
-                Some(_) | None => verdict,
+                Ok(_) => verdict,
             };
         }
         if let Fragment::At { byte: 0, more: true, id } = ip.fragment
             && verdict.is_allow()
             && state.is_isolated(direction)
         {
+            // What it ends is ended once.
+            let says = Transport { closes: Closes::Nothing, ..says };
             let first = First { protocol, says, headers_end: ip.headers_end, met: state.now };
             self.firsts.insert(datagram(direction, ip, id), first);
         }
@@ -162,7 +164,7 @@ impl Model {
         ip: &Ip,
     ) -> Result<(u8, Transport), DropReason> {
         let first = match ip.fragment {
-            Fragment::At { byte, id, .. } if FOLLOWS && byte > 0 => {
+            Fragment::At { byte, id, .. } if byte > 0 => {
                 self.firsts.get(&datagram(direction, ip, id)).map(|first| (byte, first))
             }
             Fragment::At { .. } | Fragment::Whole | Fragment::Unknown => None,
@@ -179,6 +181,9 @@ impl Model {
     /// What rules and flows say.
     fn by_policy(&mut self, asked: &Asked<'_>) -> Verdict {
         let Asked { state, direction, remote, protocol, says } = *asked;
+        if let Some(verdict) = self.by_fresh_flow(asked) {
+            return verdict;
+        }
         let Some(reason) = allow(state, direction, remote, protocol, says.destination_port) else {
             return self.as_reply(asked);
         };
@@ -204,6 +209,23 @@ impl Model {
         };
         self.flows.insert(asked.flow(), flow);
         Allow(reason)
+    }
+
+    /// Of a pod that is isolated in both directions: a packet of a flow that this policy judged
+    /// within the last second, and of which the packet says nothing new.
+    fn by_fresh_flow(&self, asked: &Asked<'_>) -> Option<Verdict> {
+        let Asked { state, direction, says, .. } = *asked;
+        let isolated = Direction::ALL.into_iter().all(|way| state.is_isolated(way));
+        let flow = self.flows.get(&asked.flow()).filter(|_| isolated)?;
+        let by_opener = flow.opener == direction;
+        let of_the_flow = match says.part {
+            Part::Later | Part::Any => true,
+            Part::Second => !by_opener,
+            Part::First | Part::Error(_) | Part::NeighbourDiscovery | Part::None => false,
+        };
+        let as_it_was = *flow == flow.after(direction, says.closes, state.epoch, state.now);
+        let reason = if by_opener { Rule } else { Reply };
+        (of_the_flow && as_it_was).then_some(Allow(reason))
     }
 
     /// A packet that rules deny, and that a flow may let through.
@@ -237,8 +259,7 @@ impl Model {
         let opener = flow.map_or(direction, |flow| flow.opener);
         let port = if opener == went { destination_port } else { source_port };
         match (allow(state, opener, remote, protocol, port), flow) {
-            // To be `Related` in a data plane that follows.
-            (Some(_), _) => Allow(Reply),
+            (Some(_), _) => Allow(Related),
             (None, Some(_)) => Deny(FlowRevoked),
             (None, None) => Deny(NotAllowed),
         }

@@ -184,9 +184,17 @@ pub fn expect_nothing_received(socket: &UdpSocket) {
 /// # Panics
 /// When it is told nothing in time.
 pub fn refused(from: &Namespace, to: IpAddr, port: u16) -> io::Error {
+    refused_as(from, any(to), (to, port))
+}
+
+/// As [`refused`], of a datagram from this address.
+///
+/// # Panics
+/// When it is told nothing in time.
+pub fn refused_as(from: &Namespace, at: IpAddr, to: (IpAddr, u16)) -> io::Error {
     let connect = || {
-        let socket = UdpSocket::bind((any(to), 0))?;
-        socket.connect((to, port))?;
+        let socket = UdpSocket::bind((at, 0))?;
+        socket.connect(to)?;
         socket.set_nonblocking(true)?;
         socket.send(b"denied")?;
         Ok::<_, io::Error>(socket)
@@ -198,7 +206,7 @@ pub fn refused(from: &Namespace, to: IpAddr, port: u16) -> io::Error {
         if error.kind() != io::ErrorKind::WouldBlock {
             return error;
         }
-        assert!(Instant::now() < deadline, "{to} port {port}: not refused");
+        assert!(Instant::now() < deadline, "{to:?}: not refused");
         thread::sleep(LOOK_EVERY);
     }
 }
@@ -220,8 +228,17 @@ pub const PINGS: u64 = 2;
 /// # Panics
 /// When `ping` is not installed.
 pub fn ping(from: &Namespace, to: IpAddr) -> Ping {
+    ping_of(from, to, 56)
+}
+
+/// Sends [`PINGS`] echo requests that carry so many bytes each.
+///
+/// # Panics
+/// When `ping` is not installed.
+pub fn ping_of(from: &Namespace, to: IpAddr, bytes: usize) -> Ping {
     let mut command = from.command("ping");
-    command.args(["-n", "-i", "0.2", "-W", "1", "-c", &PINGS.to_string(), &to.to_string()]);
+    let (count, bytes, to) = (PINGS.to_string(), bytes.to_string(), to.to_string());
+    command.args(["-n", "-i", "0.2", "-W", "1", "-c", &count, "-s", &bytes, &to]);
     let output = command.env("LC_ALL", "C").output().expect("ip runs");
     let text = [output.stdout, output.stderr].concat();
     let output_text = String::from_utf8_lossy(&text).into_owned();

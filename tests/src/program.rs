@@ -20,8 +20,8 @@ use bulkhead::dataplane::{
 use bulkhead_common::{
     abi::{self, COUNTER_BLOCK_UNKNOWN},
     decide::Hook,
-    key::FlowKey,
-    value::{Counter, Flow},
+    key::{FlowKey, FragmentKey},
+    value::{Counter, Flow, Fragment},
     verdict::{Direction, DropReason, Verdict},
 };
 
@@ -44,6 +44,7 @@ pub struct Programs {
     /// What was loaded.
     pub kernel: Kernel,
     memory: FakeKernel,
+    epoch: u32,
     started: Instant,
     /// Of every block that was met, by the last look at the kernel.
     counts: BTreeMap<u32, Vec<Count>>,
@@ -68,7 +69,7 @@ impl Programs {
     pub fn with_pod(flags: u32) -> Self {
         let mut programs = Self::empty();
         programs.execute(&pod::rules());
-        programs.set_pod(flags, 1);
+        programs.set_pod(flags);
         programs
     }
 
@@ -84,6 +85,7 @@ impl Programs {
         let mut programs = Self {
             kernel,
             memory: FakeKernel::default(),
+            epoch: 0,
             started: Instant::now(),
             counts: BTreeMap::new(),
         };
@@ -93,9 +95,10 @@ impl Programs {
         programs
     }
 
-    /// Changes the pod's flags and epoch.
-    pub fn set_pod(&mut self, flags: u32, epoch: u32) {
-        let endpoint = pod::endpoint(flags, epoch);
+    /// Changes the pod's flags, and its epoch.
+    pub fn set_pod(&mut self, flags: u32) {
+        self.epoch += 1;
+        let endpoint = pod::endpoint(flags, self.epoch);
         self.execute(&[Op::SetEndpoint { ifindex: pod::IFINDEX, endpoint }]);
     }
 
@@ -147,9 +150,14 @@ impl Programs {
     pub fn forget_flows(&mut self) {
         self.memory.flows_v4.borrow_mut().clear();
         self.memory.flows_v6.borrow_mut().clear();
+        self.memory.fragments_v4.borrow_mut().clear();
+        self.memory.fragments_v6.borrow_mut().clear();
+        self.memory.forget_answers();
         let ebpf = self.kernel.ebpf_mut();
-        clear::<FlowKey<4>>(ebpf, abi::name::FLOWS_V4);
-        clear::<FlowKey<16>>(ebpf, abi::name::FLOWS_V6);
+        clear::<FlowKey<4>, Flow>(ebpf, abi::name::FLOWS_V4);
+        clear::<FlowKey<16>, Flow>(ebpf, abi::name::FLOWS_V6);
+        clear::<FragmentKey<4>, Fragment>(ebpf, abi::name::FRAGMENTS_V4);
+        clear::<FragmentKey<16>, Fragment>(ebpf, abi::name::FRAGMENTS_V6);
     }
 
     fn run(&mut self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> Verdict {
@@ -229,7 +237,7 @@ pub fn shared(flags: u32) -> Shared {
     let mut guard = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
     let programs = guard.get_or_insert_with(|| Programs::with_pod(flags));
     programs.forget_flows();
-    programs.set_pod(flags, 1);
+    programs.set_pod(flags);
     programs.moved();
     Shared(guard)
 }
@@ -264,12 +272,12 @@ pub fn context(ingress_ifindex: u32) -> [u8; 44] {
     context
 }
 
-fn clear<K: Pod>(ebpf: &mut Ebpf, name: &str) {
+fn clear<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) {
     let map = ebpf.map_mut(name).unwrap_or_else(|| panic!("no map {name}"));
-    let mut map = HashMap::<_, K, Flow>::try_from(map).expect("a map of flows");
+    let mut map = HashMap::<_, K, V>::try_from(map).expect("a hash");
     let keys: Vec<K> = map.keys().collect::<Result<_, _>>().expect("reading a map");
     for key in keys {
-        map.remove(&key).expect("nobody else removes flows");
+        map.remove(&key).expect("nobody else removes entries");
     }
 }
 

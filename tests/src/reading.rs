@@ -65,10 +65,6 @@ pub enum Fragment {
     },
 }
 
-/// Whether the data plane lets later fragments follow the first one, and errors pass that quote a
-/// packet of a flow.
-pub const FOLLOWS: bool = false;
-
 /// What is left of a frame.
 struct Rest<'a>(&'a [u8]);
 
@@ -144,7 +140,7 @@ fn ipv4(mut packet: Rest<'_>) -> Result<Ip, DropReason> {
     let transport = match fragment {
         Fragment::At { byte, .. } if byte > 0 => Err(FragmentWithoutFirst),
         Fragment::At { .. } | Fragment::Whole | Fragment::Unknown => {
-            Transport::read(payload, protocol, ICMP, more)
+            Transport::read(payload, 14 + header_len, protocol, ICMP, more)
         }
     };
     let headers_end = transport.as_ref().map_or(0, |transport| transport.header_len);
@@ -188,7 +184,7 @@ fn ipv6(mut packet: Rest<'_>) -> Result<Ip, DropReason> {
             return Err(TooManyExtensionHeaders);
         }
         let more = matches!(fragment, Fragment::At { more: true, .. });
-        let transport = Transport::read(rest.0, *next_header, ICMPV6, more)?;
+        let transport = Transport::read(rest.0, chain.at(), *next_header, ICMPV6, more)?;
         // RFC 4861, section 7.1: what crossed a router is no neighbour discovery. RFC 6980: nor is
         // what comes in fragments.
         let fragmented = *fragment != Fragment::Whole;

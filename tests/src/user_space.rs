@@ -2,7 +2,7 @@
 
 use bulkhead::dataplane::fake::FakeKernel;
 use bulkhead_common::{
-    decide::{Hook, decide, quick},
+    decide::{Hook, Met, decide, quick},
     frames::Linear,
     value::Endpoint,
     verdict::Verdict,
@@ -23,8 +23,9 @@ pub struct Judged {
 ///
 /// `quick` has another one.
 pub fn judge(hook: &Hook, endpoint: &Endpoint, frame: &[u8], maps: &FakeKernel) -> Judged {
-    let seen = quick(hook, endpoint, &Linear(frame), maps);
-    let verdict = decide(hook, endpoint, &Linear(frame), maps);
+    let linear = Linear(frame);
+    let seen = quick(&Met { hook, endpoint, frame: &linear, maps });
+    let verdict = decide(hook, endpoint, &linear, maps);
     assert!(
         seen.is_none_or(|seen| seen == verdict),
         "at a glance {seen:?}, but decide says {verdict:?}: {hook:?}, {frame:02x?}"

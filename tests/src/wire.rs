@@ -22,6 +22,7 @@ use nix::{
 
 use crate::cluster::{DEADLINE, LOOK_EVERY};
 
+pub mod checksum;
 pub mod headers;
 
 /// Where the ethertype stands in a frame.
@@ -116,9 +117,10 @@ impl Wire {
     }
 
     fn next(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; 2048];
-        let len = recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
-        bytes.truncate(len);
+        // First only how long it is: few are long.
+        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+        let mut bytes = vec![0; recv(self.socket.as_raw_fd(), &mut [], peek)?];
+        recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
         Ok(bytes)
     }
 }

@@ -13,7 +13,7 @@ use bulkhead_common::{
     packet::protocol,
     value::flags,
     verdict::{
-        AllowReason::Rule,
+        AllowReason::{Related, Rule},
         Direction,
         DropReason::{
             self, FragmentWithoutFirst, Malformed, NotAllowed, RoutingHeader, SpoofedSource,
@@ -308,10 +308,41 @@ fn a_pong_of_another_identifier_or_type_is_no_reply() {
             Frame::echo_reply(net.stranger, net.pod, 7),
             Frame::icmp(net.friend, net.pod, 0, 0, [0, 7, 0, 1]),
             Frame::icmp(net.friend, net.pod, 129, 0, [0, 7, 0, 1]),
-            Frame::icmp(net.friend, net.pod, 11, 0, [0, 7, 0, 1]),
+            Frame::icmp(net.friend, net.pod, 13, 0, [0, 7, 0, 1]),
         ] {
             assert_eq!(programs.to_pod(&frame.bytes()), Deny(NotAllowed), "{frame:?}");
         }
+    }
+}
+
+#[test]
+fn an_icmp_error_passes_by_the_packet_that_it_quotes_and_by_nothing_else() {
+    let mut programs = program::shared(ISOLATED);
+    for net in NETS {
+        let kind = if net.pod.is_ipv4() { 3 } else { 1 };
+        let sent = Frame::udp(at(net.pod, CLIENT), at(net.friend, ALLOWED));
+        assert_eq!(programs.from_pod(&sent.bytes()), Allow(Rule));
+        let about = |quoted: &Frame, len| {
+            Frame::icmp_error(net.stranger, net.pod, kind, quoted, len).bytes()
+        };
+        assert_eq!(programs.to_pod(&about(&sent, 64)), Allow(Related), "a router on the way");
+        for (quoted, len, reason) in [
+            (Frame::udp(at(net.pod, CLIENT), at(net.friend, DENIED)), 64, NotAllowed),
+            (Frame::udp(at(net.pod, CLIENT + 1), at(net.friend, ALLOWED)), 64, NotAllowed),
+            (Frame::udp(at(net.pod, CLIENT), at(net.stranger, ALLOWED)), 64, NotAllowed),
+            (Frame::udp(at(net.stranger, CLIENT), at(net.friend, ALLOWED)), 64, NotAllowed),
+            (Frame::udp(at(net.friend, ALLOWED), at(net.pod, CLIENT)), 64, NotAllowed),
+            (sent.clone().fragment(1, false), 64, FragmentWithoutFirst),
+            (sent.clone(), 0, Truncated),
+            (sent.clone(), 27, Truncated),
+        ] {
+            let bytes = about(&quoted, len);
+            assert_eq!(programs.to_pod(&bytes), Deny(reason), "{quoted:?}, {len} bytes");
+        }
+        // A redirect is nobody's to send from afar, whatever it quotes.
+        let kind = if net.pod.is_ipv4() { 5 } else { 137 };
+        let redirect = Frame::icmp_error(net.stranger, net.pod, kind, &sent, 64).bytes();
+        assert!(!programs.to_pod(&redirect).is_allow());
     }
 }
 

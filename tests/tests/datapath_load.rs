@@ -16,7 +16,11 @@ fn the_verifier_admits_the_programs_with_room_to_spare() {
     for program in [name::TO_POD, name::FROM_POD] {
         let info = kernel.program(program).and_then(|loaded| Ok(loaded.info()?));
         let info = info.unwrap_or_else(|error| panic!("{program}: {error:#}"));
-        let verified = info.verified_instruction_count().expect("Linux 5.16 or later tells");
+        // Linux 5.16 and later tells.
+        let Some(verified) = info.verified_instruction_count() else {
+            println!("{program}: loaded; this kernel does not tell what the verifier looked at");
+            continue;
+        };
         println!("{program}: the verifier looked at {verified} instructions");
         assert!(verified < VERIFIER_LIMIT / 4, "{program}: {verified} instructions");
     }

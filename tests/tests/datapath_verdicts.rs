@@ -115,7 +115,7 @@ fn icmp_and_other_protocols_pass_only_where_everything_does() {
                 for frame in [
                     Frame::echo_request(from, to, 7),
                     Frame::echo_reply(from, to, 8),
-                    Frame::icmp(from, to, 3, 3, [0; 4]),
+                    Frame::icmp(from, to, 13, 0, [0; 4]),
                     Frame::ip(from, to, 47, &[0; 8]),
                     Frame::ip(from, to, 2, &[0; 8]),
                 ] {
@@ -269,11 +269,11 @@ fn a_policy_change_cuts_established_flows_in_both_directions() {
         assert_eq!(programs.to_pod(&open), Allow(NotIsolated));
         assert_eq!(programs.from_pod(&reply), Allow(Reply));
 
-        programs.set_pod(ISOLATED | flags::CHECK_SOURCE, 2);
+        programs.set_pod(ISOLATED | flags::CHECK_SOURCE);
         assert_eq!(programs.from_pod(&reply), Deny(FlowRevoked));
         assert_eq!(programs.to_pod(&data), Deny(NotAllowed));
 
-        programs.set_pod(flags::ISOLATED_EGRESS | flags::CHECK_SOURCE, 3);
+        programs.set_pod(flags::ISOLATED_EGRESS | flags::CHECK_SOURCE);
         assert_eq!(programs.to_pod(&data), Allow(NotIsolated));
         assert_eq!(programs.from_pod(&reply), Allow(Reply), "allowed again, it goes on");
     }

@@ -5,7 +5,7 @@
 //! With the policy it does not, and the reason is counted. `datapath_evasions` has many more, run
 //! on the programs alone.
 
-use std::{fs, net::IpAddr, path::Path};
+use std::net::IpAddr;
 
 use bulkhead_common::frames::{Frame, SERVICE_VLAN, VLAN, tcp};
 use bulkhead_tests::{
@@ -75,18 +75,11 @@ fn allowed(from: &Wire, to: &Wire) -> Vec<u8> {
     from.address_to(to, &frame.bytes())
 }
 
-/// Where the bridge hands packets to iptables, it looks at IPv4 headers itself, and the last evasion
-/// never gets as far as a pod.
-fn let_the_bridge_pass_anything(cluster: &Cluster) {
-    let switch = Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables");
-    let switch_off = || if switch.exists() { fs::write(switch, "0") } else { Ok(()) };
-    cluster.node().enter(switch_off).expect("the node's namespace").expect("a setting");
-}
-
 #[test]
 fn none_of_the_seven_evasions_reaches_an_isolated_pod() {
     let mut cluster = Cluster::start_unchecked(&[SERVER, FRIEND]);
-    let_the_bridge_pass_anything(&cluster);
+    // Else the last evasion never gets as far as a pod.
+    cluster.filter_on_bridge(false);
     let [server, friend] = ["server", "friend"].map(|name| Wire::open(cluster.pod(name)));
     let evasions: Vec<Evasion> = evasions()
         .into_iter()
@@ -120,7 +113,8 @@ fn none_of_the_seven_evasions_reaches_an_isolated_pod() {
 #[test]
 fn frames_without_a_readable_source_do_not_leave_a_pod() {
     let cluster = Cluster::start(&[SERVER, FRIEND]);
-    let_the_bridge_pass_anything(&cluster);
+    // Else the last evasion never gets as far as a pod.
+    cluster.filter_on_bridge(false);
     let [server, friend] = ["server", "friend"].map(|name| Wire::open(cluster.pod(name)));
     let sentinel = allowed(&friend, &server);
     for (what, frame, reason) in evasions() {

@@ -52,8 +52,12 @@ struct Scenario {
 
 impl Scenario {
     fn start(wiring: Wiring) -> Self {
+        Self::on(wiring, Cluster::start)
+    }
+
+    fn on(wiring: Wiring, start: fn(&[Member]) -> Cluster) -> Self {
         let members = members(wiring);
-        let cluster = Cluster::start(&members);
+        let cluster = start(&members);
         let listener = Listener::start(cluster.inside("mysql"), "mysql", &[HTTP, MYSQL]).unwrap();
         Self { cluster, mysql: members[0].addresses(), _listener: listener }
     }
@@ -87,8 +91,7 @@ impl Scenario {
     }
 }
 
-fn denied_packets_vanish(wiring: Wiring) {
-    let mut scenario = Scenario::start(wiring);
+fn denied_packets_vanish(mut scenario: Scenario) {
     scenario.expect_open();
     scenario.cluster.apply(&ingress_policy());
     let cluster = &scenario.cluster;
@@ -122,8 +125,7 @@ fn denied_packets_vanish(wiring: Wiring) {
     scenario.expect_open();
 }
 
-fn denied_packets_are_answered(wiring: Wiring) {
-    let mut scenario = Scenario::start(wiring);
+fn denied_packets_are_answered(mut scenario: Scenario) {
     for (policy, pod, direction) in
         [(ingress_policy(), "mysql", "ingress"), (egress_policy(), "wordpress", "egress")]
     {
@@ -160,22 +162,32 @@ fn denied_packets_are_answered(wiring: Wiring) {
 
 #[test]
 fn on_a_bridge_denied_packets_vanish() {
-    denied_packets_vanish(Wiring::Bridge);
+    denied_packets_vanish(Scenario::start(Wiring::Bridge));
 }
 
 #[test]
 fn behind_routes_denied_packets_vanish() {
-    denied_packets_vanish(Wiring::Routed);
+    denied_packets_vanish(Scenario::start(Wiring::Routed));
 }
 
 #[test]
 fn on_a_bridge_denied_packets_are_answered() {
-    denied_packets_are_answered(Wiring::Bridge);
+    denied_packets_are_answered(Scenario::start(Wiring::Bridge));
 }
 
 #[test]
 fn behind_routes_denied_packets_are_answered() {
-    denied_packets_are_answered(Wiring::Routed);
+    denied_packets_are_answered(Scenario::start(Wiring::Routed));
+}
+
+#[test]
+fn by_filters_denied_packets_vanish() {
+    denied_packets_vanish(Scenario::on(Wiring::Bridge, Cluster::start_on_filters));
+}
+
+#[test]
+fn by_filters_denied_packets_are_answered() {
+    denied_packets_are_answered(Scenario::on(Wiring::Routed, Cluster::start_on_filters));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{build, demo, step, test};
 
 pub(crate) fn run() -> Result<()> {
-    test::run()?;
+    test::run(false)?;
     step::run("running the demo", &mut demo::prepare(&[])?)?;
     build::run()
 }

@@ -13,6 +13,7 @@ mod step;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -51,7 +52,22 @@ enum Task {
     /// In order: rules on files (lengths, stray paths, tests that documents name), formatting,
     /// clippy, unit tests, and the tests on the real kernel. The last need root: a plain user is
     /// asked by sudo. cargo-nextest runs the tests if it is installed.
-    Test,
+    Test {
+        /// Also what takes a quarter of an hour: other kernels, as `vm` does.
+        #[arg(long)]
+        all: bool,
+    },
+
+    /// Boots other kernels in virtual machines, and runs the reference scenario on each.
+    ///
+    /// Debian's kernels 5.10, 6.1, 6.12 and the newest, by qemu, in software: two to six minutes
+    /// each. Needs no KVM and no root, but Debian's apt, since kernels and qemu are its packages.
+    /// They are unpacked into target/vm; nothing is installed.
+    Vm {
+        /// Only this one: 5.10, 6.1, 6.12 or newest.
+        #[arg(long)]
+        kernel: Option<String>,
+    },
 
     /// All that a change must pass: the tests, the demo, and the release build.
     Ci,
@@ -92,7 +108,8 @@ fn run(task: Task) -> Result<()> {
         Task::Setup => setup::run(),
         Task::Build => build::run(),
         Task::Demo { arguments } => demo::run(&arguments),
-        Task::Test => test::run(),
+        Task::Test { all } => test::run(all),
+        Task::Vm { kernel } => vm::run(kernel.as_deref()),
         Task::Ci => ci::run(),
         Task::Bench { only, arguments } => bench::run(only, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),

@@ -22,7 +22,7 @@ use plan::{Facts, Step, plan};
 pub(crate) enum Need {
     /// A compiler and a linker for the eBPF programs.
     Object,
-    /// What sends packets in the demo and the tests.
+    /// What sends, watches and translates packets in the demo and the tests.
     Traffic,
     /// What checks the sources.
     Checks,
@@ -32,12 +32,18 @@ pub(crate) enum Need {
     Fuzzer,
 }
 
-/// The programs that send packets, and the Debian packages they come in.
-const TRAFFIC: [(&str, &str); 3] = [("ip", "iproute2"), ("ping", "iputils-ping"), ("curl", "curl")];
+/// The programs that send, watch and translate packets, and the Debian packages they come in.
+const TRAFFIC: [(&str, &str); 5] = [
+    ("ip", "iproute2"),
+    ("ping", "iputils-ping"),
+    ("curl", "curl"),
+    ("tcpdump", "tcpdump"),
+    ("nft", "nftables"),
+];
 
-/// The programs that set up other ways to enforce policies, and the Debian packages they come in.
-const PEERS: [(&str, &str); 3] =
-    [("nft", "nftables"), ("iptables-restore", "iptables"), ("ipset", "ipset")];
+/// The programs that set up other ways to enforce policies, beside `nft`, and the Debian packages they
+/// come in.
+const PEERS: [(&str, &str); 2] = [("iptables-restore", "iptables"), ("ipset", "ipset")];
 
 /// The compiler of libFuzzer, and the Debian package it comes in.
 const FUZZER: [(&str, &str); 1] = [("c++", "g++")];

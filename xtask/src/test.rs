@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::{setup, step, tidy};
+use crate::{setup, step, tidy, vm};
 
 /// Tests on the real kernel.
 const KERNEL_TESTS: [&str; 2] = ["--package", "bulkhead-tests"];
@@ -17,7 +17,7 @@ const KERNEL_TESTS: [&str; 2] = ["--package", "bulkhead-tests"];
 const UNIT_TESTS: [&str; 5] =
     ["--workspace", "--exclude", "bulkhead-tests", "--exclude", "bulkhead-ebpf"];
 
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(all: bool) -> Result<()> {
     let start = Instant::now();
     setup::ensure(&[setup::Need::Object, setup::Need::Traffic, setup::Need::Checks])?;
     tidy::run()?;
@@ -35,6 +35,9 @@ pub(crate) fn run() -> Result<()> {
     }
     let as_root = step::as_root("loading programs into the kernel")?;
     step::run("tests on the kernel", runner(nextest).args(as_root).args(KERNEL_TESTS))?;
+    if all {
+        vm::run(None)?;
+    }
 
     step::say(&format!("all tests passed, in {} s", start.elapsed().as_secs()));
     Ok(())

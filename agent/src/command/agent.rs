@@ -76,6 +76,7 @@ impl Agent {
                 check_source: !self.allow_spoofed_sources,
             },
             debug_packets: self.debug_packets,
+            hooks: None,
         };
         // The loop is one task; beside it there is little but the metrics page.
         let runtime = runtime::Builder::new_multi_thread()

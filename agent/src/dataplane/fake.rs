@@ -8,9 +8,12 @@ use std::{
 };
 
 use bulkhead_common::{
-    decide::{Maps, is_in_ranges},
-    key::{Address, FlowKey, Ipv4, Ipv6, Port, RuleKey},
-    value::{Endpoint, Flow, Peer, PortRange, PortSet},
+    decide::{
+        Maps, is_in_ranges,
+        memo::{Memo, Question},
+    },
+    key::{Address, FlowKey, FragmentKey, Ipv4, Ipv6, Port, RuleKey},
+    value::{Endpoint, Flow, Fragment, Peer, PortRange, PortSet},
 };
 
 use super::op::{Execute, MapAddress, Op};
@@ -29,6 +32,15 @@ pub struct FakeKernel {
     pub flows_v4: RefCell<HashMap<FlowKey<4>, Flow>>,
     /// IPv6 flows.
     pub flows_v6: RefCell<HashMap<FlowKey<16>, Flow>>,
+    /// Fragments of IPv4.
+    pub fragments_v4: RefCell<HashMap<FragmentKey<4>, Fragment>>,
+    /// Fragments of IPv6.
+    pub fragments_v6: RefCell<HashMap<FragmentKey<16>, Fragment>>,
+    /// What rules said of IPv4. Nothing is ever forgotten, unlike in the kernel: an answer that a
+    /// change does not reach is found.
+    memos_v4: RefCell<HashMap<Question<4>, Memo<4>>>,
+    /// What rules said of IPv6.
+    memos_v6: RefCell<HashMap<Question<16>, Memo<16>>>,
     peers_v4: HashMap<Ipv4, Peer>,
     peers_v6: HashMap<Ipv6, Peer>,
     cidrs: PrefixMap<Peer>,
@@ -67,6 +79,12 @@ impl Execute for FakeKernel {
 }
 
 impl FakeKernel {
+    /// Forgets what rules said: the answers of epochs that are over are never asked for.
+    pub fn forget_answers(&self) {
+        self.memos_v4.borrow_mut().clear();
+        self.memos_v6.borrow_mut().clear();
+    }
+
     /// Of `port_ranges`.
     pub fn range(&self, index: u32) -> Option<PortRange> {
         self.port_ranges.get(&index).copied()
@@ -74,7 +92,7 @@ impl FakeKernel {
 }
 
 macro_rules! maps {
-    ($n:literal, $peers:ident, $flows:ident) => {
+    ($n:literal, $peers:ident, $memos:ident, $flows:ident, $fragments:ident) => {
         impl Maps<$n> for FakeKernel {
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
                 self.$peers.get(address).copied()
@@ -93,12 +111,33 @@ macro_rules! maps {
                 is_in_ranges(set, protocol, port, range)
             }
 
+            fn with_memo<R>(
+                &self,
+                question: &Question<$n>,
+                call: impl FnOnce(&mut Memo<$n>) -> R,
+            ) -> Option<R> {
+                let mut memos = self.$memos.borrow_mut();
+                Some(call(memos.entry(*question).or_insert(Memo::EMPTY)))
+            }
+
             fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {
                 self.$flows.borrow().get(key).copied()
             }
 
+            fn make_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
+                self.set_flow(key, flow);
+            }
+
             fn set_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
                 self.$flows.borrow_mut().insert(*key, *flow);
+            }
+
+            fn fragment(&self, key: &FragmentKey<$n>) -> Option<Fragment> {
+                self.$fragments.borrow().get(key).copied()
+            }
+
+            fn set_fragment(&self, key: &FragmentKey<$n>, fragment: &Fragment) {
+                self.$fragments.borrow_mut().insert(*key, *fragment);
             }
 
             fn now_ns(&self) -> u64 {
@@ -107,5 +146,5 @@ macro_rules! maps {
         }
     };
 }
-maps!(4, peers_v4, flows_v4);
-maps!(16, peers_v6, flows_v6);
+maps!(4, peers_v4, memos_v4, flows_v4, fragments_v4);
+maps!(16, peers_v6, memos_v6, flows_v6, fragments_v6);

@@ -1,18 +1,16 @@
 //! The real kernel: loads the programs, writes the maps, attaches to interfaces.
 //!
-//! The only place that does any of these. Invariant: an operation that returns an error has left
-//! the interface or the map as it was.
+//! The only place that does any of these, by way of `attach` for the last. Invariant: an operation
+//! that returns an error has left the interface or the map as it was.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        tc::{SchedClassifierLink, TcAttachOptions},
-    },
+    programs::SchedClassifier,
+    util::KernelVersion,
 };
 use bulkhead_common::{
     abi::{self, name},
@@ -21,13 +19,18 @@ use bulkhead_common::{
     value::{Counter, Endpoint, Peer, PortRange, PortSet},
 };
 use nix::{
-    net::if_::{if_indextoname, if_nametoindex},
-    sys::signal::{SigSet, SigmaskHow},
+    net::if_::if_indextoname,
+    sys::{
+        resource::{RLIM_INFINITY, Resource, setrlimit},
+        signal::{SigSet, SigmaskHow},
+    },
 };
 
 use super::{
+    attach::{Attached, Hooks, classifier},
     counters::Counters,
     op::{Execute, MapAddress, Op},
+    refusal,
 };
 
 /// The compiled eBPF programs.
@@ -35,6 +38,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 /// The programs' global that has every packet judged, and logged, at length.
 const JUDGE_ALL: &str = "JUDGE_ALL";
+/// The programs' global that has them read a clock of Linux 5.11 that costs less.
+const COARSE_CLOCK: &str = "COARSE_CLOCK";
 
 /// How the programs are loaded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +47,8 @@ pub struct Options {
     /// The programs log every packet through aya-log. Costs a lot; without it, nothing: the
     /// verifier removes the code.
     pub debug_log: bool,
+    /// How they are attached; `None`: the best that this kernel has.
+    pub hooks: Option<Hooks>,
 }
 
 /// Programs and maps in the kernel. Dropping it takes the programs off every interface.
@@ -59,7 +66,12 @@ pub struct Kernel {
     rules: HashMap<MapData, RuleKey, PortSet>,
     port_ranges: Array<MapData, PortRange>,
     counters: Arc<Counters>,
-    links: BTreeMap<u32, Links>,
+    hooks: Hooks,
+    attached: BTreeMap<u32, Attached>,
+}
+
+fn has_coarse_clock() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 11, 0))
 }
 
 impl Kernel {
@@ -69,20 +81,19 @@ impl Kernel {
     ///
     /// Lacking privileges, or a kernel that lacks something: what, and what to do about it.
     pub fn load(options: Options) -> anyhow::Result<Self> {
+        raise_memory_limit();
         let log_level: u8 = if options.debug_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .override_global(aya_log::LEVEL, &log_level, options.debug_log)
             .override_global(JUDGE_ALL, &u8::from(options.debug_log), true)
+            .override_global(COARSE_CLOCK, &u8::from(has_coarse_clock()), true)
             .load(OBJECT)
-            .context(
-                "cannot create the eBPF maps; this needs root, or the capabilities CAP_BPF, \
-                 CAP_NET_ADMIN and CAP_PERFMON, and Linux 6.6 or later",
-            )?;
+            .map_err(refusal::of_maps)?;
         without_signals(|| {
             for program in [name::TO_POD, name::FROM_POD] {
                 classifier(&mut ebpf, program)?
                     .load()
-                    .with_context(|| format!("the kernel refuses to load the program {program}"))?;
+                    .map_err(|error| refusal::of_program(program, error))?;
             }
             anyhow::Ok(())
         })?;
@@ -103,7 +114,8 @@ impl Kernel {
             rules: take(&mut ebpf, name::RULES)?,
             port_ranges: take(&mut ebpf, name::PORT_RANGES)?,
             counters: Arc::new(counters),
-            links: BTreeMap::new(),
+            hooks: options.hooks.unwrap_or_else(Hooks::of_this_kernel),
+            attached: BTreeMap::new(),
             ebpf,
         })
     }
@@ -160,52 +172,6 @@ impl Kernel {
         };
         named(name::INTERFACES_ABOVE, abi::ENDPOINTS, written)
     }
-
-    /// Both programs, whichever is not attached yet. Of two that are new, both or none.
-    ///
-    /// aya attaches by name, and a name may pass to another interface in the meantime: what was
-    /// attached to a wrong one is taken off again.
-    fn attach(&mut self, ifindex: u32) -> anyhow::Result<()> {
-        let name = if_indextoname(ifindex)
-            .with_context(|| format!("no interface has the index {ifindex} any more"))?;
-        let name = name.to_str().context("an interface name that is not UTF-8")?;
-        let mut attach = |program, hook: TcAttachType| {
-            let program = classifier(&mut self.ebpf, program)?;
-            // Before other programs: none of them is to wave through what this one would deny.
-            let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-            match program.attach_with_options(name, hook, first) {
-                Ok(link) => Ok(Some(program.take_link(link)?)),
-                Err(error) if is_attached_already(&error) => Ok(None),
-                Err(error) => Err(error.into()),
-            }
-        };
-        let [to_pod, from_pod] = attach(name::TO_POD, TcAttachType::Egress)
-            .and_then(|to_pod| Ok([to_pod, attach(name::FROM_POD, TcAttachType::Ingress)?]))
-            .map_err(|error: anyhow::Error| error.context(format!("cannot attach to {name}")))?;
-        if if_nametoindex(name).ok() != Some(ifindex) {
-            bail!("the interface {name} was renamed or replaced while programs were attached");
-        }
-        let links = self.links.entry(ifindex).or_default();
-        links.to_pod = to_pod.or_else(|| links.to_pod.take());
-        links.from_pod = from_pod.or_else(|| links.from_pod.take());
-        Ok(())
-    }
-}
-
-/// What keeps the programs attached to one interface.
-#[derive(Default)]
-struct Links {
-    to_pod: Option<SchedClassifierLink>,
-    from_pod: Option<SchedClassifierLink>,
-}
-
-/// The kernel takes no program twice at one hook.
-fn is_attached_already(error: &ProgramError) -> bool {
-    matches!(
-        error,
-        ProgramError::SyscallError(error)
-            if error.io_error.kind() == std::io::ErrorKind::AlreadyExists
-    )
 }
 
 impl Execute for Kernel {
@@ -244,9 +210,12 @@ impl Execute for Kernel {
             }
             Op::ClearCounters { block } => self.counters.clear(block),
             Op::SetEndpoint { ifindex, endpoint } => self.set_endpoint(ifindex, endpoint),
-            Op::Attach { ifindex } => self.attach(ifindex),
+            Op::Attach { ifindex } => {
+                let attached = self.attached.entry(ifindex).or_default();
+                attached.attach(&mut self.ebpf, self.hooks, ifindex)
+            }
             Op::Detach { ifindex } => {
-                drop(self.links.remove(&ifindex));
+                drop(self.attached.remove(&ifindex));
                 Ok(())
             }
             Op::RemoveEndpoint { ifindex } => {
@@ -286,6 +255,16 @@ impl Execute for Kernel {
     }
 }
 
+/// Before Linux 5.11, maps count as locked memory, of which a process may have little by default.
+///
+/// A limit that can't be raised is no error yet: later kernels don't ask for it, and on those that
+/// do, the maps are refused.
+fn raise_memory_limit() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        tracing::debug!("cannot raise the limit of locked memory: {error}");
+    }
+}
+
 /// Does something during which this thread takes no signal: one breaks the verifier off, and the
 /// load would be tried again from the start.
 fn without_signals<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
@@ -307,12 +286,6 @@ pub fn next_event(events: &mut RingBuf<MapData>) -> Option<Event> {
         }
     }
     None
-}
-
-fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedClassifier> {
-    let program =
-        ebpf.program_mut(name).with_context(|| format!("no program {name} in the object"))?;
-    program.try_into().with_context(|| format!("the program {name} is no classifier"))
 }
 
 fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M> {

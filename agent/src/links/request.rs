@@ -1,4 +1,4 @@
-//! Asks rtnetlink for a list and receives it whole.
+//! Asks rtnetlink for a list and receives it whole, or for one thing to be done.
 //!
 //! Invariant: an answer is the complete answer to the question asked last. One that the kernel
 //! calls inconsistent is asked for again; what an earlier, broken exchange left in the socket is
@@ -7,7 +7,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -30,7 +31,7 @@ const TIMEOUT_SECS: i64 = 10;
 
 /// A socket for questions.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(crate) struct Requests {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
@@ -45,7 +46,7 @@ enum Progress {
 impl Requests {
     /// A socket in the calling thread's network namespace, with strict checking: the kernel obeys
     /// the filters of a question or refuses it, where it would otherwise ignore them.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, 0))?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -58,12 +59,12 @@ impl Requests {
     ///
     /// # Errors
     /// The kernel's own error code, where it refuses.
-    pub(super) fn dump(
+    pub(crate) fn dump(
         &mut self,
         question: &RouteNetlinkMessage,
     ) -> io::Result<Vec<RouteNetlinkMessage>> {
         for _ in 0..TRIES {
-            self.ask(question)?;
+            self.ask(question, NLM_F_DUMP)?;
             let mut answer = Answer::default();
             loop {
                 self.receive(0)?;
@@ -77,13 +78,33 @@ impl Requests {
         Err(io::Error::other(format!("changed while it was read, {TRIES} times in a row")))
     }
 
-    fn ask(&mut self, question: &RouteNetlinkMessage) -> io::Result<()> {
+    /// Asks for one thing, or for something to be done, and waits until the kernel says that it is.
+    ///
+    /// # Errors
+    /// The kernel's own error code, where it refuses.
+    pub(crate) fn exchange(
+        &mut self,
+        question: &RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.ask(question, NLM_F_ACK | flags)?;
+        let mut answer = Answer::default();
+        loop {
+            self.receive(0)?;
+            match answer.take(&self.buffer, self.sequence)? {
+                Progress::More => {}
+                Progress::Complete => return Ok(answer.items),
+            }
+        }
+    }
+
+    fn ask(&mut self, question: &RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         // A list that was left half read would go on now, and keep the kernel from starting another.
         while self.receive(libc::MSG_DONTWAIT).is_ok() {}
 
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
         let mut message =
             NetlinkMessage::new(header, NetlinkPayload::InnerMessage(question.clone()));
@@ -138,6 +159,10 @@ impl Answer {
                 NetlinkPayload::InnerMessage(item) => self.items.push(item),
                 NetlinkPayload::Done(done) if done.code == 0 => return Ok(Progress::Complete),
                 NetlinkPayload::Done(done) => return Err(kernel_error(done.code)),
+                // An acknowledgement is an error of number zero.
+                NetlinkPayload::Error(error) if error.code.is_none() => {
+                    return Ok(Progress::Complete);
+                }
                 NetlinkPayload::Error(error) => return Err(kernel_error(error.raw_code())),
                 NetlinkPayload::Noop => {}
                 NetlinkPayload::Overrun(_) | _ => return Err(invalid("unexpected message")),

@@ -1,6 +1,6 @@
 //! What rules and flows say of a packet that was read.
 
-use super::{Hook, Maps};
+use super::{Hook, Maps, memo::Question};
 use crate::{
     abi, flow,
     key::{Address, FlowKey, Port, RuleKey},
@@ -10,7 +10,7 @@ use crate::{
         flags::{ASKS_CIDRS, SECOND_IDENTITY},
     },
     verdict::{
-        AllowReason::{self, NotIsolated, OwnNode, Reply, Rule},
+        AllowReason::{self, NotIsolated, OwnNode, Related, Reply, Rule},
         Direction,
         DropReason::{self, FlowRevoked, NotAllowed},
         Verdict,
@@ -35,11 +35,13 @@ pub struct Asked<'a, const N: usize> {
 
 /// What rules and flows say.
 ///
-/// Rules decide the direction that a packet goes in, for every packet. A flow entry lets replies
-/// pass where the other direction is isolated. It says who opened the flow, so that a packet which
+/// Rules decide the direction that a packet goes in. A flow entry lets replies pass where the other
+/// direction is isolated. It says who opened the flow, so that a packet which
 /// rules deny passes only as a reply, and so that replies never look like a flow of their own: that
 /// would keep a flow alive which a new policy cuts.
 ///
+/// 0. Isolated in both directions, so that there is an entry in any case: passes by an entry of the
+///    endpoint's epoch that was written within the last second.
 /// 1. Allowed by rules, or not isolated: passes, and is remembered where a reply may need it.
 /// 2. Denied by rules: passes as a reply, if the flow was opened in the opposite direction and the
 ///    rules of that direction still allow it.
@@ -52,23 +54,66 @@ pub(super) fn by_policy<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>
     maps: &M,
 ) -> Option<Verdict> {
     let direction = hook.direction;
+    let role = asked.transport.role;
+    let isolated = asked.endpoint.is_isolated(direction);
+    let reply_isolated = asked.endpoint.is_isolated(direction.opposite());
+    let key = asked.flow_key(hook);
+    let mut looked_up = None;
+    if isolated && reply_isolated && matches!(role, Role::Continues | Role::Either | Role::Answers)
+    {
+        let flow = maps.flow(&key);
+        if let Some(reason) = flow.and_then(|flow| by_fresh_flow(&flow, direction, asked, maps)) {
+            return Some(Verdict::Allow(reason)); // 0
+        }
+        looked_up = Some(flow);
+    }
+    let flow = || looked_up.unwrap_or_else(|| maps.flow(&key));
     match by_rules(asked, direction, asked.transport.destination_port, maps) {
         Some(reason) => {
-            let reply_isolated = asked.endpoint.is_isolated(direction.opposite());
-            let role = asked.transport.role;
             let wanted = match role {
                 Role::Opens => {
                     reply_isolated || flow::is_remembered_from_the_start(asked.protocol, role)
                 }
                 Role::Continues | Role::Either => reply_isolated,
-                Role::Answers | Role::Alone | Role::NeighbourDiscovery => false,
+                Role::Answers | Role::Alone | Role::NeighbourDiscovery | Role::Reports => false,
             };
             if wanted {
-                remember::<N, WRITES, M>(hook, asked, maps)?;
+                remember::<N, WRITES, M>(hook, asked, &key, flow(), maps)?;
             }
             Some(Verdict::Allow(reason)) // 1
         }
-        None => by_flow::<N, WRITES, M>(hook, asked, maps), // 2
+        None => match role {
+            Role::Continues | Role::Either | Role::Answers => {
+                by_flow::<N, WRITES, M>(hook, asked, &key, flow(), maps) // 2
+            }
+            Role::Opens | Role::Alone | Role::NeighbourDiscovery | Role::Reports => {
+                Some(Verdict::Deny(NotAllowed))
+            }
+        },
+    }
+}
+
+/// Why a packet passes whose flow says all that rules would, and is not to be written again.
+///
+/// Any change of what the rules say gives the endpoint another epoch, and they are asked again with
+/// the first packet of every second in any case.
+#[inline(always)]
+fn by_fresh_flow<const N: usize, M: Maps<N> + ?Sized>(
+    flow: &Flow,
+    direction: Direction,
+    asked: &Asked<'_, N>,
+    maps: &M,
+) -> Option<AllowReason> {
+    let Transport { role, ending, .. } = *asked.transport;
+    let by_opener = flow.opener() as u8 == direction as u8;
+    if by_opener && matches!(role, Role::Answers) {
+        return None;
+    }
+    let now = Flow { epoch: asked.endpoint.epoch, ..flow.after(direction, ending, maps.now_ns()) };
+    match (flow.is_outdated_by(&now), by_opener) {
+        (true, _) => None,
+        (false, true) => Some(Rule),
+        (false, false) => Some(Reply),
     }
 }
 
@@ -83,6 +128,24 @@ fn by_rules<const N: usize, M: Maps<N> + ?Sized>(
     if !asked.endpoint.is_isolated(direction) {
         return Some(NotIsolated);
     }
+    let Asked { endpoint, remote, protocol, .. } = *asked;
+    let question = Question::new(*remote, endpoint.epoch, direction, protocol, port);
+    let known = maps.with_memo(&question, |memo| memo.recall(&question)).flatten();
+    known.unwrap_or_else(|| {
+        let answer = by_maps(asked, direction, port, maps);
+        maps.with_memo(&question, |memo| memo.note(&question, answer));
+        answer
+    })
+}
+
+/// [`by_rules`] of a direction that is isolated, without a look at what they said last.
+#[inline(always)]
+fn by_maps<const N: usize, M: Maps<N> + ?Sized>(
+    asked: &Asked<'_, N>,
+    direction: Direction,
+    port: Port,
+    maps: &M,
+) -> Option<AllowReason> {
     let side = asked.endpoint.side(direction);
     if contains(&side.any_peer, asked.protocol, port, maps) {
         return Some(Rule);
@@ -192,19 +255,22 @@ pub fn is_in_ranges(
 fn remember<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
     hook: &Hook,
     asked: &Asked<'_, N>,
+    key: &FlowKey<N>,
+    known: Option<Flow>,
     maps: &M,
 ) -> Option<()> {
     let direction = hook.direction;
-    let key = asked.flow_key(hook);
     let opens = matches!(asked.transport.role, Role::Opens);
     let now_ns = maps.now_ns();
     let new = Flow::opened(direction, asked.endpoint.epoch, now_ns);
-    let live = maps.flow(&key).filter(|flow| flow.is_live(asked.protocol, now_ns));
-    let Some(live) = live else {
+    let Some(live) = known.filter(|flow| flow.is_live(asked.protocol, now_ns)) else {
         if !opens && needs_no_flow(hook, asked, maps) {
             return Some(());
         }
-        return put::<WRITES>(|| maps.set_flow(&key, &new));
+        return put::<WRITES>(|| match known {
+            None => maps.make_flow(key, &new),
+            Some(_) => maps.set_flow(key, &new),
+        });
     };
     let by_opener = live.opener() as u8 == direction as u8;
     let next = live.after(direction, asked.transport.ending, now_ns);
@@ -214,7 +280,7 @@ fn remember<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
         (false, true) => new,
         (false, false) => next,
     };
-    if live.is_outdated_by(&next) { put::<WRITES>(|| maps.set_flow(&key, &next)) } else { Some(()) }
+    if live.is_outdated_by(&next) { put::<WRITES>(|| maps.set_flow(key, &next)) } else { Some(()) }
 }
 
 /// Whether the replies to a packet pass without a flow entry.
@@ -234,17 +300,12 @@ fn needs_no_flow<const N: usize, M: Maps<N> + ?Sized>(
 fn by_flow<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
     hook: &Hook,
     asked: &Asked<'_, N>,
+    key: &FlowKey<N>,
+    known: Option<Flow>,
     maps: &M,
 ) -> Option<Verdict> {
-    match asked.transport.role {
-        Role::Continues | Role::Either | Role::Answers => {}
-        Role::Opens | Role::Alone | Role::NeighbourDiscovery => {
-            return Some(Verdict::Deny(NotAllowed));
-        }
-    }
-    let key = asked.flow_key(hook);
     let opposite = hook.direction.opposite();
-    let Some(known) = maps.flow(&key).filter(|flow| flow.opener() as u8 == opposite as u8) else {
+    let Some(known) = known.filter(|flow| flow.opener() as u8 == opposite as u8) else {
         return Some(Verdict::Deny(NotAllowed));
     };
     let now_ns = maps.now_ns();
@@ -262,20 +323,47 @@ fn by_flow<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
         {
             return Some(Verdict::Deny(FlowRevoked));
         }
-        maps.set_flow(&key, &next);
+        maps.set_flow(key, &next);
     }
     Some(Verdict::Allow(Reply))
 }
 
 /// What rules and flows say of a packet; flow entries are written.
 #[inline(always)]
-pub fn judge<const N: usize, M: Maps<N> + ?Sized>(
+pub(super) fn judge<const N: usize, M: Maps<N> + ?Sized>(
     maps: &M,
     hook: &Hook,
     asked: &Asked<'_, N>,
 ) -> Verdict {
     // With leave to write, there is always a verdict.
     by_policy::<N, true, M>(hook, asked, maps).unwrap_or(Verdict::Deny(DropReason::Internal))
+}
+
+/// What they say of an ICMP error about the packet `quoted`, whose sender is to get it.
+///
+/// 1. The flow of the quoted packet is known: the rules of whoever opened it decide.
+/// 2. It is not known: the packet may be a reply, which no entry is kept for where the other
+///    direction is free. Then the rules decide that let its flow in.
+#[inline(always)]
+pub(super) fn judge_quoted<const N: usize, M: Maps<N> + ?Sized>(
+    maps: &M,
+    hook: &Hook,
+    quoted: &Asked<'_, N>,
+) -> Verdict {
+    let direction = hook.direction;
+    let key = quoted.flow_key(&Hook { direction: direction.opposite(), ..*hook });
+    let known = maps.flow(&key).filter(|flow| flow.is_live(quoted.protocol, maps.now_ns()));
+    let opener = known.map_or(direction, |flow| flow.opener()); // 1, 2
+    let port = if opener as u8 == direction as u8 {
+        quoted.transport.source_port
+    } else {
+        quoted.transport.destination_port
+    };
+    match (by_rules(quoted, opener, port, maps), known) {
+        (Some(_), _) => Verdict::Allow(Related),
+        (None, Some(_)) => Verdict::Deny(FlowRevoked),
+        (None, None) => Verdict::Deny(NotAllowed),
+    }
 }
 
 #[inline(always)]

@@ -11,16 +11,18 @@ use crate::{
     packet::protocol,
     value::{IDENTITY_FIRST, IDENTITY_NODE, IDENTITY_NONE, PortRange, Side, flags::*},
     verdict::{
-        AllowReason::{Reply, Rule},
+        AllowReason::{Itself, Reply, Rule},
         DropReason::{
-            FlowRevoked, FragmentWithoutFirst, Malformed, NotAllowed, RoutingHeader,
+            FlowRevoked, FragmentWithoutFirst, Malformed, NotAllowed, RoutingHeader, SpoofedSource,
             TooManyExtensionHeaders, Truncated, UnknownEthertype,
         },
         Verdict::{Allow, Deny},
     },
 };
 
+mod errors;
 mod flows;
+mod fragments;
 mod node;
 mod rules;
 
@@ -382,7 +384,9 @@ fn a_packet_of_its_own_that_comes_back_translated_passes() {
                 vlan_tagged: false,
             };
             let frame = open((source, pod), 80).bytes();
-            assert_eq!(quick(&hook, &node.endpoint, &Linear(&frame), &node).is_none(), from_itself);
+            let met =
+                Met { hook: &hook, endpoint: &node.endpoint, frame: &Linear(&frame), maps: &node };
+            assert_eq!(quick(&met).is_none(), from_itself);
             decide(&hook, &node.endpoint, &Linear(&frame), &node)
         };
         assert_eq!(meet(true, pod), Allow(Itself));
@@ -400,5 +404,11 @@ fn a_packet_of_its_own_that_comes_back_translated_passes() {
             let verdict = decide(&hook, &node.endpoint, &Linear(&bytes), &node);
             assert_eq!(verdict, Deny(reason), "nothing passes that cannot be read");
         }
+        let first = open((friend, pod), 80).fragment(0, true).bytes();
+        let later = open((friend, pod), 80).fragment(3, false).bytes();
+        let meet = |bytes: &[u8]| decide(&hook, &node.endpoint, &Linear(bytes), &node);
+        assert_eq!(meet(&later), Deny(FragmentWithoutFirst));
+        assert_eq!(meet(&first), Allow(Itself));
+        assert_eq!(meet(&later), Allow(Itself), "it follows");
     }
 }

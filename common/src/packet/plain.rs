@@ -4,9 +4,10 @@
 //! with fewer steps; a test holds them to it. Anything else is `None`, and for those two to say.
 
 use super::{
-    Bytes, ETHERNET_LEN, Ethertype, Ipv4Header, Ipv6Header, Packet, header, protocol,
-    transport::{FirstBytes, Role, TcpRest, Transport, tcp_ending, tcp_role},
+    Bytes, ETHERNET_LEN, Ethertype, Ipv4Header, Ipv6Header, header, protocol,
+    transport::{FIRST_LEN, FirstBytes, Role, TcpRest, Transport, tcp_ending, tcp_role},
 };
+use crate::key::Address;
 
 header! {
     PlainIpv4, 4 { ip: Ipv4Header, first: FirstBytes, }
@@ -15,9 +16,22 @@ header! {
     PlainIpv6, 4 { ip: Ipv6Header, first: FirstBytes, }
 }
 
+/// A packet of the common kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain<const N: usize> {
+    /// Source address.
+    pub source: Address<N>,
+    /// Destination address.
+    pub destination: Address<N>,
+    /// TCP or UDP.
+    pub protocol: u8,
+    /// What stands in its header.
+    pub transport: Transport,
+}
+
 /// An IPv4 packet of the common kind.
 #[inline(always)]
-pub fn plain_ipv4<B: Bytes>(frame: &B) -> Option<Packet<4>> {
+pub fn plain_ipv4<B: Bytes>(frame: &B) -> Option<Plain<4>> {
     let PlainIpv4 { ip, first } = frame.read(ETHERNET_LEN)?;
     let offset = ETHERNET_LEN + size_of::<Ipv4Header>();
     let total_len = usize::from(u16::from_be_bytes(ip.total_length));
@@ -30,21 +44,17 @@ pub fn plain_ipv4<B: Bytes>(frame: &B) -> Option<Packet<4>> {
     }
     let [number] = ip.protocol;
     let transport_len = total_len.checked_sub(size_of::<Ipv4Header>())?;
-    Some(Packet {
-        unaddressed: None,
+    Some(Plain {
         source: ip.source,
         destination: ip.destination,
         protocol: number,
-        transport_offset: offset,
-        transport_len,
-        may_be_ipv6_fragment: false,
         transport: transport(frame, number, &first, offset, transport_len)?,
     })
 }
 
 /// An IPv6 packet of the common kind.
 #[inline(always)]
-pub fn plain_ipv6<B: Bytes>(frame: &B) -> Option<Packet<16>> {
+pub fn plain_ipv6<B: Bytes>(frame: &B) -> Option<Plain<16>> {
     let PlainIpv6 { ip, first } = frame.read(ETHERNET_LEN)?;
     let offset = ETHERNET_LEN + size_of::<Ipv6Header>();
     let [version, ..] = ip.version_class_flow;
@@ -53,14 +63,10 @@ pub fn plain_ipv6<B: Bytes>(frame: &B) -> Option<Packet<16>> {
         return None;
     }
     let [number] = ip.next_header;
-    Some(Packet {
-        unaddressed: None,
+    Some(Plain {
         source: ip.source,
         destination: ip.destination,
         protocol: number,
-        transport_offset: offset,
-        transport_len,
-        may_be_ipv6_fragment: false,
         transport: transport(frame, number, &first, offset, transport_len)?,
     })
 }
@@ -93,13 +99,14 @@ fn transport<B: Bytes>(
             let least = size_of::<FirstBytes>() + size_of::<TcpRest>();
             (header_len >= least && header_len <= len).then(|| Transport {
                 ending: tcp_ending(flags),
-                ..Transport::with_ports(first, tcp_role(flags))
+                ..Transport::with_ports(first, tcp_role(flags), header_len as u16)
             })
         }
         protocol::UDP => {
             let length = usize::from(u16::from_be_bytes(first.third));
             let least = size_of::<FirstBytes>();
-            (length >= least && length <= len).then(|| Transport::with_ports(first, Role::Either))
+            (length >= least && length <= len)
+                .then(|| Transport::with_ports(first, Role::Either, FIRST_LEN))
         }
         _ => None,
     }

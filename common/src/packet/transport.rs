@@ -1,6 +1,6 @@
 //! Transport headers: ports, and what part a packet can play in a flow.
 
-use super::{Bytes, HEADERS_LEN, header, protocol};
+use super::{Bytes, HEADERS_LEN, Part, header, protocol};
 use crate::{key::Port, verdict::DropReason};
 
 header! {
@@ -38,6 +38,7 @@ header! {
     }
 }
 
+pub(super) const FIRST_LEN: u16 = 8;
 const TCP_LEN: usize = size_of::<FirstBytes>() + size_of::<TcpRest>();
 /// The common header, and the header of the chunk that every packet has.
 const SCTP_LEN: usize = 4 + size_of::<SctpRest>();
@@ -66,11 +67,13 @@ pub struct Transport {
     pub role: Role,
     /// What it does to the flow's life.
     pub ending: Ending,
+    /// Length of the header in bytes; of protocols that are not read, zero.
+    pub header_len: u16,
     /// Why nothing can be said of the header; every other field is empty then.
     pub problem: Option<DropReason>,
 }
 
-/// What part a packet can play in a flow. The numbers are handed from one function of the programs to another.
+/// What part a packet can play in a flow. The numbers stand in [`crate::value::Fragment`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Role {
@@ -86,10 +89,12 @@ pub enum Role {
     Alone = 4,
     /// ICMPv6 133 to 137 (RFC 4861).
     NeighbourDiscovery = 5,
+    /// An ICMP error, which quotes the packet that it is about: see [`super::quoted_ipv4`].
+    Reports = 6,
 }
 
 impl Role {
-    /// From its number.
+    /// The role of a number that [`crate::value::Fragment`] holds.
     #[inline(always)]
     pub const fn from_number(number: u8) -> Self {
         match number {
@@ -97,6 +102,7 @@ impl Role {
             1 => Self::Continues,
             2 => Self::Either,
             3 => Self::Answers,
+            6 => Self::Reports,
             // Neighbour discovery is not for policy to judge.
             _ => Self::Alone,
         }
@@ -134,6 +140,7 @@ impl Transport {
         destination_port: Port([0; 2]),
         role: Role::Alone,
         ending: Ending::None,
+        header_len: 0,
         problem: None,
     };
 
@@ -154,6 +161,7 @@ impl Transport {
         number: u8,
         offset: usize,
         len: usize,
+        part: Part,
     ) -> Self {
         let least = match number {
             protocol::TCP => TCP_LEN,
@@ -173,9 +181,21 @@ impl Transport {
         };
         match number {
             protocol::TCP => Self::tcp(frame, &first, offset, len),
-            protocol::UDP => Self::udp(&first, len),
+            protocol::UDP => Self::udp(&first, len, part),
             protocol::SCTP => Self::sctp(frame, &first, offset),
-            _ => Self::icmp(number, &first),
+            _ => Self::icmp(number, &first, part),
+        }
+    }
+
+    /// Of the first eight bytes of a header alone, as an ICMP error quotes them.
+    #[inline(always)]
+    pub(super) const fn quoted(icmp: u8, number: u8, first: &FirstBytes) -> Self {
+        match number {
+            protocol::TCP | protocol::UDP | protocol::SCTP => {
+                Self::with_ports(first, Role::Either, FIRST_LEN)
+            }
+            _ if number == icmp => Self::icmp(number, first, Part::Whole),
+            _ => Self::ALONE,
         }
     }
 
@@ -193,18 +213,23 @@ impl Transport {
             return Self::unreadable(DropReason::Truncated);
         }
         let [flags] = rest.flags;
-        Self { ending: tcp_ending(flags), ..Self::with_ports(first, tcp_role(flags)) }
+        Self {
+            ending: tcp_ending(flags),
+            ..Self::with_ports(first, tcp_role(flags), header_len as u16)
+        }
     }
 
     #[inline(always)]
-    fn udp(first: &FirstBytes, len: usize) -> Self {
+    fn udp(first: &FirstBytes, len: usize, part: Part) -> Self {
         let length = usize::from(u16::from_be_bytes(first.third));
         // RFC 2675: zero in a jumbogram, and in a GSO packet over 64 KiB.
         let jumbo = length == 0 && len > usize::from(u16::MAX);
-        if !jumbo && (length < size_of::<FirstBytes>() || length > len) {
+        // What is behind the end of a first fragment comes in the later ones.
+        let too_long = length > len && !matches!(part, Part::First);
+        if !jumbo && (length < size_of::<FirstBytes>() || too_long) {
             return Self::unreadable(DropReason::Malformed);
         }
-        Self::with_ports(first, Role::Either)
+        Self::with_ports(first, Role::Either, FIRST_LEN)
     }
 
     /// INIT, INIT ACK and SHUTDOWN COMPLETE are never bundled (RFC 9260, section 6.10), so that the
@@ -225,35 +250,41 @@ impl Transport {
             SCTP_ABORT | SCTP_SHUTDOWN_COMPLETE => Ending::Reset,
             _ => Ending::None,
         };
-        Self { ending, ..Self::with_ports(first, role) }
+        Self { ending, ..Self::with_ports(first, role, SCTP_LEN as u16) }
     }
 
     #[inline(always)]
-    const fn icmp(number: u8, first: &FirstBytes) -> Self {
+    const fn icmp(number: u8, first: &FirstBytes, part: Part) -> Self {
         let [kind, code] = first.first;
         let identifier = Port(first.third);
+        let message = Self { header_len: FIRST_LEN, ..Self::ALONE };
+        let whole = matches!(part, Part::Whole);
         match (number, kind, code) {
             (protocol::ICMP, ICMP_ECHO, 0) | (protocol::ICMPV6, ICMPV6_ECHO, 0) => {
-                Self { source_port: identifier, role: Role::Opens, ..Self::ALONE }
+                Self { source_port: identifier, role: Role::Opens, ..message }
             }
             (protocol::ICMP, ICMP_ECHO_REPLY, 0) | (protocol::ICMPV6, ICMPV6_ECHO_REPLY, 0) => {
-                Self { destination_port: identifier, role: Role::Answers, ..Self::ALONE }
+                Self { destination_port: identifier, role: Role::Answers, ..message }
             }
             // RFC 4861.
-            (protocol::ICMPV6, 133..=137, 0) => {
-                Self { role: Role::NeighbourDiscovery, ..Self::ALONE }
+            (protocol::ICMPV6, 133..=137, 0) => Self { role: Role::NeighbourDiscovery, ..message },
+            // Destination unreachable, packet too big, time exceeded, parameter problem (RFC 792, RFC
+            // 4443). Redirects and source quench are nobody's to send to a pod.
+            (protocol::ICMP, 3 | 11 | 12, _) | (protocol::ICMPV6, 1..=4, _) if whole => {
+                Self { role: Role::Reports, ..message }
             }
-            _ => Self::ALONE,
+            _ => message,
         }
     }
 
     #[inline(always)]
-    pub(super) const fn with_ports(first: &FirstBytes, role: Role) -> Self {
+    pub(super) const fn with_ports(first: &FirstBytes, role: Role, header_len: u16) -> Self {
         Self {
             source_port: Port(first.first),
             destination_port: Port(first.second),
             role,
             ending: Ending::None,
+            header_len,
             problem: None,
         }
     }

@@ -319,7 +319,7 @@ fn enforcer(deny_action: DenyAction) -> Enforcer<Kernel> {
 }
 
 /// The links of the calling thread's namespace, as the agent reads them.
-fn links() -> LinkState {
+pub(crate) fn links() -> LinkState {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let (sender, mut receiver) = mpsc::channel(1);

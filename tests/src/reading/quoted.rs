@@ -2,8 +2,12 @@
 
 use std::net::IpAddr;
 
+use bulkhead_common::verdict::DropReason::{
+    self, FragmentWithoutFirst, Malformed, TooManyExtensionHeaders, Truncated,
+};
+
 use super::{
-    Chain, Fragment, ICMP, ICMPV6, Rest,
+    FRAGMENT, ICMP, ICMPV6, Rest, is_extension,
     transport::{SCTP, TCP, UDP},
 };
 
@@ -14,7 +18,7 @@ pub struct Quoted {
     pub source: IpAddr,
     /// Whom it was for.
     pub destination: IpAddr,
-    /// The protocol behind all extension headers.
+    /// The protocol behind the IP header, and behind that of a first fragment.
     pub protocol: u8,
     /// Source port; the identifier of an echo request.
     pub source_port: u16,
@@ -23,45 +27,56 @@ pub struct Quoted {
 }
 
 impl Quoted {
-    /// Reads as much as a quotation shows: it may break off behind the ports.
-    pub(super) fn read(bytes: &[u8], icmp: u8) -> Option<Self> {
+    /// Reads a quotation: it may break off behind the eight bytes that every host quotes of what
+    /// follows the IP header (RFC 792).
+    ///
+    /// # Errors
+    ///
+    /// Why it says nothing of a flow.
+    pub(super) fn read(bytes: &[u8], icmp: u8) -> Result<Self, DropReason> {
         let mut rest = Rest(bytes);
         let (source, destination, protocol): (IpAddr, IpAddr, u8) = if icmp == ICMP {
-            let header: [u8; 20] = rest.array()?;
+            let header: [u8; 20] = rest.array().ok_or(Truncated)?;
             let [version, .., s1, s2, s3, s4, d1, d2, d3, d4] = header;
-            rest.take((usize::from(version % 16) * 4).checked_sub(20)?)?;
-            // A later fragment shows no ports.
-            let later = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
-            if version / 16 != 4 || later {
-                return None;
+            let words = usize::from(version % 16);
+            if version / 16 != 4 || words < 5 {
+                return Err(Malformed);
             }
+            // A later fragment shows no ports.
+            if u16::from_be_bytes([header[6], header[7]]) % (1 << 13) != 0 {
+                return Err(FragmentWithoutFirst);
+            }
+            rest.take(words * 4 - 20).ok_or(Truncated)?;
             ([s1, s2, s3, s4].into(), [d1, d2, d3, d4].into(), header[9])
         } else {
-            let [version, _, _, _, _, _, next_header, _]: [u8; 8] = rest.array()?;
-            let (source, destination): ([u8; 16], [u8; 16]) = (rest.array()?, rest.array()?);
-            let end = bytes.len();
-            let mut chain =
-                Chain { rest, end, next_header, fragment: Fragment::Whole, fragmented_from: 0 };
-            chain.follow().ok()?;
+            let header: [u8; 40] = rest.array().ok_or(Truncated)?;
+            let [version, _, _, _, _, _, next_header, _, addresses @ ..] = header;
+            let (source, destination) = addresses.split_at(16);
+            let address = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).expect("16 bytes").into();
             if version / 16 != 6 {
-                return None;
+                return Err(Malformed);
             }
-            rest = chain.rest;
-            (source.into(), destination.into(), chain.next_header)
-        };
-        let (source_port, destination_port) = match protocol {
-            _ if protocol == icmp => {
-                let [kind, code, _, _, i1, i2]: [u8; 6] = rest.array()?;
-                let identifier = u16::from_be_bytes([i1, i2]);
-                match (icmp, kind, code) {
-                    (ICMP, 8, 0) | (ICMPV6, 128, 0) => (identifier, 0),
-                    (ICMP, 0, 0) | (ICMPV6, 129, 0) => (0, identifier),
-                    _ => (0, 0),
+            let mut protocol = next_header;
+            if protocol == FRAGMENT {
+                let [next, _, o1, o2, ..]: [u8; 8] = rest.array().ok_or(Truncated)?;
+                if u16::from_be_bytes([o1, o2]) / 8 != 0 {
+                    return Err(FragmentWithoutFirst);
                 }
+                protocol = next;
             }
-            TCP | UDP | SCTP => (rest.number()?, rest.number()?),
+            if is_extension(protocol) {
+                return Err(TooManyExtensionHeaders);
+            }
+            (address(source), address(destination), protocol)
+        };
+        let [b0, b1, b2, b3, b4, b5, _, _]: [u8; 8] = rest.array().ok_or(Truncated)?;
+        let identifier = u16::from_be_bytes([b4, b5]);
+        let (source_port, destination_port) = match (protocol, b0, b1) {
+            (TCP | UDP | SCTP, ..) => (u16::from_be_bytes([b0, b1]), u16::from_be_bytes([b2, b3])),
+            (ICMP, 8, 0) | (ICMPV6, 128, 0) if protocol == icmp => (identifier, 0),
+            (ICMP, 0, 0) | (ICMPV6, 129, 0) if protocol == icmp => (0, identifier),
             _ => (0, 0),
         };
-        Some(Self { source, destination, protocol, source_port, destination_port })
+        Ok(Self { source, destination, protocol, source_port, destination_port })
     }
 }

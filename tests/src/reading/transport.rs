@@ -2,7 +2,7 @@
 
 use bulkhead_common::verdict::DropReason::{self, Malformed, Truncated};
 
-use super::{FOLLOWS, ICMP, ICMPV6, Quoted, Rest};
+use super::{ICMP, ICMPV6, LOOKED_AT, Quoted, Rest};
 
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
@@ -35,7 +35,7 @@ pub enum Part {
     /// Any packet of a flow: UDP.
     Any,
     /// It says something of another packet.
-    Error(Option<Quoted>),
+    Error(Result<Quoted, DropReason>),
     /// ICMPv6 133 to 137.
     NeighbourDiscovery,
     /// It belongs to no flow.
@@ -64,7 +64,8 @@ pub(super) fn least(protocol: u8, icmp: u8) -> Option<usize> {
 }
 
 impl Transport {
-    /// Reads the transport header at the start of `payload`, which ends where the packet does;
+    /// Reads the transport header at the start of `payload`, which begins `at` there in the frame
+    /// and ends where the packet does;
     /// `partial`: what follows comes in other fragments.
     ///
     /// # Errors
@@ -72,15 +73,16 @@ impl Transport {
     /// Why it can't be read.
     pub(super) fn read(
         payload: &[u8],
+        at: usize,
         protocol: u8,
         icmp: u8,
         partial: bool,
     ) -> Result<Self, DropReason> {
         match protocol {
             TCP => tcp(payload),
-            UDP => udp(payload, partial && FOLLOWS),
+            UDP => udp(payload, partial),
             SCTP => sctp(payload),
-            _ if protocol == icmp => self::icmp(payload, icmp, partial),
+            _ if protocol == icmp => self::icmp(payload, at, icmp, partial),
             _ => Ok(Self::new(0, 0, Part::None, 0)),
         }
     }
@@ -148,10 +150,12 @@ fn sctp(payload: &[u8]) -> Result<Transport, DropReason> {
 }
 
 /// RFC 792, RFC 4443, RFC 4861.
-fn icmp(payload: &[u8], icmp: u8, partial: bool) -> Result<Transport, DropReason> {
+fn icmp(payload: &[u8], at: usize, icmp: u8, partial: bool) -> Result<Transport, DropReason> {
     let [kind, code, _, _, i1, i2, _, _]: [u8; 8] = Rest(payload).array().ok_or(Truncated)?;
     let identifier = u16::from_be_bytes([i1, i2]);
-    let quoted = || Quoted::read(&payload[8..], icmp);
+    // What is looked at of the frame ends in the quotation, if it is long.
+    let seen = payload.len().min(LOOKED_AT.saturating_sub(at)).max(8);
+    let quoted = || Quoted::read(&payload[8..seen], icmp);
     let (source_port, destination_port, part) = match (icmp, kind, code) {
         (ICMP, 8, 0) | (ICMPV6, 128, 0) => (identifier, 0, Part::First),
         (ICMP, 0, 0) | (ICMPV6, 129, 0) => (0, identifier, Part::Second),

@@ -137,7 +137,7 @@ fn counted(number: u16, one: &str, many: &str) -> String {
 }
 
 /// Runs a program with this input, and returns what it prints.
-pub(super) fn run(mut command: Command, input: &str) -> Result<String> {
+pub(crate) fn run(mut command: Command, input: &str) -> Result<String> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

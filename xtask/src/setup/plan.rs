@@ -84,7 +84,9 @@ fn why(package: &str) -> &'static str {
         "iputils-ping" => "`ping` shows whether a probe passes",
         "curl" => "shows whether a connection passes",
         "g++" => "libFuzzer is C++",
-        "nftables" | "iptables" | "ipset" => "what the benchmark measures the data plane against",
+        "tcpdump" => "says what it thinks of packets, in the tests",
+        "nftables" => "`nft` translates addresses, as a service proxy does, in the tests",
+        "iptables" | "ipset" => "what the benchmark measures the data plane against",
         _ => "what bpf-linker links with",
     }
 }

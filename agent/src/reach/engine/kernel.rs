@@ -45,6 +45,8 @@ pub struct KernelMaps {
     kernel: Kernel,
     node: Option<(NodeName, NodeMaps)>,
     asked: Option<ObjectKey>,
+    /// Of the last endpoint.
+    epoch: u32,
     /// Of [`BLOCK`], by the last look; `None`: reasons are not asked for.
     counts: Option<Vec<Count>>,
 }
@@ -58,7 +60,7 @@ impl KernelMaps {
     pub fn load() -> Result<Self> {
         let kernel = Kernel::load(Options::default())?;
         let counts = Some(kernel.counters().read(BLOCK)?);
-        Ok(Self { kernel, node: None, asked: None, counts })
+        Ok(Self { kernel, node: None, asked: None, epoch: 0, counts })
     }
 
     /// Loads the programs. Answers come faster, and say no more than `allowed` and `denied`.
@@ -68,7 +70,7 @@ impl KernelMaps {
     /// See [`Kernel::load`].
     pub fn load_without_reasons() -> Result<Self> {
         let kernel = Kernel::load(Options::default())?;
-        Ok(Self { kernel, node: None, asked: None, counts: None })
+        Ok(Self { kernel, node: None, asked: None, epoch: 0, counts: None })
     }
 
     fn program(
@@ -91,7 +93,9 @@ impl KernelMaps {
         if self.asked.as_ref() != Some(&question.pod) {
             let (_, maps) = self.node.as_ref().context("no node is in the maps")?;
             let endpoint = maps.endpoint(&question.pod)?;
-            let endpoint = Endpoint { counters: BLOCK, ..endpoint };
+            // Each plan begins with the same epochs, and the programs keep what was said in one.
+            self.epoch += 1;
+            let endpoint = Endpoint { counters: BLOCK, epoch: self.epoch, ..endpoint };
             self.kernel.execute(&Op::SetEndpoint { ifindex: frame::IFINDEX, endpoint })?;
             self.asked = Some(question.pod.clone());
         }

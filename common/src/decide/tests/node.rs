@@ -12,6 +12,9 @@ const NS_PER_SEC: u64 = 1_000_000_000;
 /// A flow key of either family.
 type AnyFlowKey = (IpAddr, u32, Port, Port, u32);
 
+/// A fragment's key of either family.
+type AnyFragmentKey = (IpAddr, IpAddr, u32, u32, u32);
+
 /// A pod, its policy and the maps, all of them in memory.
 pub(super) struct Node {
     pub(super) endpoint: Endpoint,
@@ -21,6 +24,10 @@ pub(super) struct Node {
     /// Leading bytes, and what holds where no longer ones match.
     pub(super) cidrs: Vec<(Vec<u8>, Peer)>,
     pub(super) flows: RefCell<BTreeMap<AnyFlowKey, Flow>>,
+    fragments: RefCell<BTreeMap<AnyFragmentKey, Fragment>>,
+    /// Two places of each family, which every question contends for.
+    memos_v4: RefCell<[Memo<4>; 2]>,
+    memos_v6: RefCell<[Memo<16>; 2]>,
     pub(super) now_ns: Cell<u64>,
 }
 
@@ -45,6 +52,9 @@ impl Node {
             peers: BTreeMap::new(),
             cidrs: Vec::new(),
             flows: RefCell::default(),
+            fragments: RefCell::default(),
+            memos_v4: RefCell::new([Memo::EMPTY; 2]),
+            memos_v6: RefCell::new([Memo::EMPTY; 2]),
             now_ns: Cell::new(1_000_000 * NS_PER_SEC),
         }
     }
@@ -77,6 +87,12 @@ impl Node {
         }
     }
 
+    /// Changes the endpoint, or what it reads of the maps: that has another epoch.
+    pub(super) fn change_endpoint(&mut self, change: impl FnOnce(&mut Endpoint)) {
+        change(&mut self.endpoint);
+        self.endpoint.epoch += 1;
+    }
+
     pub(super) fn meet(&self, direction: Direction, frame: &Frame) -> Verdict {
         self.meet_bytes(direction, &frame.bytes())
     }
@@ -89,7 +105,12 @@ impl Node {
             from_itself: false,
             vlan_tagged: false,
         };
-        let at_a_glance = quick(&hook, &self.endpoint, &Linear(frame), self);
+        let at_a_glance = quick(&Met {
+            hook: &hook,
+            endpoint: &self.endpoint,
+            frame: &Linear(frame),
+            maps: self,
+        });
         let verdict = decide(&hook, &self.endpoint, &Linear(frame), self);
         assert!(at_a_glance.is_none_or(|glance| glance == verdict), "{at_a_glance:?}, {verdict:?}");
         verdict
@@ -101,7 +122,7 @@ impl Node {
 }
 
 macro_rules! maps {
-    ($n:literal) => {
+    ($n:literal, $memos:ident) => {
         impl Maps<$n> for Node {
             fn peer(&self, address: &Address<$n>) -> Option<Peer> {
                 self.peers.get(&IpAddr::from(address.0)).copied()
@@ -121,10 +142,31 @@ macro_rules! maps {
                 is_in_ranges(set, protocol, port, range)
             }
 
+            fn with_memo<R>(
+                &self,
+                question: &Question<$n>,
+                call: impl FnOnce(&mut Memo<$n>) -> R,
+            ) -> Option<R> {
+                self.$memos.borrow_mut().get_mut(question.place(2) as usize).map(call)
+            }
+
             fn flow(&self, key: &FlowKey<$n>) -> Option<Flow> {
                 let FlowKey { peer, ifindex, pod_port, peer_port, protocol } = *key;
                 let key = (IpAddr::from(peer.0), ifindex, pod_port, peer_port, protocol);
                 self.flows.borrow().get(&key).copied()
+            }
+
+            fn make_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
+                assert!(self.flow(key).is_none(), "an entry that is there is not made");
+                self.set_flow(key, flow);
+            }
+
+            fn fragment(&self, key: &FragmentKey<$n>) -> Option<Fragment> {
+                self.fragments.borrow().get(&any(key)).copied()
+            }
+
+            fn set_fragment(&self, key: &FragmentKey<$n>, fragment: &Fragment) {
+                self.fragments.borrow_mut().insert(any(key), *fragment);
             }
 
             fn set_flow(&self, key: &FlowKey<$n>, flow: &Flow) {
@@ -139,5 +181,13 @@ macro_rules! maps {
         }
     };
 }
-maps!(4);
-maps!(16);
+maps!(4, memos_v4);
+maps!(16, memos_v6);
+
+fn any<const N: usize>(key: &FragmentKey<N>) -> AnyFragmentKey
+where
+    IpAddr: From<[u8; N]>,
+{
+    let FragmentKey { source, destination, hook, identification, protocol } = *key;
+    (source.0.into(), destination.0.into(), hook, identification, protocol)
+}

@@ -13,7 +13,7 @@ fn bare() -> Facts {
         },
         llvm_libraries: false,
         source_refused: false,
-        packages: vec!["iproute2", "iputils-ping", "curl"],
+        packages: vec!["iproute2", "iputils-ping", "curl", "tcpdump", "nftables"],
         components: vec![],
         apt: true,
         rustup: true,
@@ -43,7 +43,8 @@ fn refusal(facts: &Facts) -> String {
 
 #[test]
 fn a_bare_debian_gets_the_compiler_before_its_llvm_is_known() {
-    let all = ["iproute2", "iputils-ping", "curl", "rustc-web", "rust-web-src"];
+    let all =
+        ["iproute2", "iputils-ping", "curl", "tcpdump", "nftables", "rustc-web", "rust-web-src"];
     assert_eq!(plan(&bare()).unwrap(), [install(&all)]);
 }
 
