@@ -3,7 +3,7 @@
 //! `cargo xtask fuzz` lets libFuzzer look for bytes that make one of these panic, and `tests/fuzz`
 //! keeps those that led furthest; a test replays them. None of it needs root.
 
-use std::{cell::RefCell, fs, time::Duration};
+use std::{cell::RefCell, fs, net::IpAddr, time::Duration};
 
 use bulkhead::{
     dataplane::{fake::FakeKernel, op::Execute as _},
@@ -19,10 +19,11 @@ use bulkhead::{
 };
 use bulkhead_common::{
     answer,
-    decide::Hook,
+    decide::{Family, Hook},
     event::Event,
     frames::Linear,
-    packet::{self, Network, Packet, Plain},
+    key::Address,
+    packet::{self, Network, Packet, Plain, Role},
     verdict::{DenyAction, Direction, DropReason, Verdict},
 };
 use tempfile::TempDir;
@@ -32,7 +33,7 @@ use crate::{
     crafted::{self, Crafted, Crafter},
     model::{Model, State},
     pod,
-    reading::{self, Ip, Part, Reading},
+    reading::{self, Fragment, Ip, Part, Reading},
     user_space,
 };
 
@@ -85,6 +86,7 @@ pub fn parse(data: &[u8]) {
                     "{ours:?}"
                 );
                 assert_same(&ours, &theirs, bytes.len());
+                assert_quoted(&linear, &ours, &theirs);
                 assert_answer(&linear, &ours, &theirs);
             }
             Ok(Network::Ipv6) => {
@@ -94,6 +96,7 @@ pub fn parse(data: &[u8]) {
                     "{ours:?}"
                 );
                 assert_same(&ours, &theirs, bytes.len());
+                assert_quoted(&linear, &ours, &theirs);
                 assert_answer(&linear, &ours, &theirs);
             }
         }
@@ -121,19 +124,63 @@ fn assert_answer<const N: usize>(frame: &Linear<'_>, denied: &Packet<N>, theirs:
     assert!(ip.transport.is_ok(), "{answer:02x?}");
 }
 
+/// An error, and nothing else, quotes what the second reading has it quote.
+fn assert_quoted<const N: usize>(frame: &Linear<'_>, error: &Packet<N>, theirs: &Reading)
+where
+    Address<N>: Family<N>,
+{
+    let quoted = match theirs {
+        Reading::Ip(Ip { transport: Ok(says), .. }) => match &says.part {
+            Part::Error(quoted) => Some(quoted),
+            Part::First
+            | Part::Second
+            | Part::Later
+            | Part::Any
+            | Part::NeighbourDiscovery
+            | Part::None => None,
+        },
+        Reading::Ip(_) | Reading::Arp | Reading::Unaddressed(_) => None,
+    };
+    assert_eq!(error.transport.role == Role::Reports, quoted.is_some(), "{error:?}");
+    let Some(theirs) = quoted else {
+        return;
+    };
+    let ours = Address::quoted(frame, error);
+    assert_eq!(ours.transport.problem, theirs.as_ref().err().copied(), "{ours:?} and {theirs:?}");
+    let Ok(theirs) = theirs else {
+        return;
+    };
+    assert_eq!(ours.source.0[..], octets(theirs.source));
+    assert_eq!(ours.destination.0[..], octets(theirs.destination));
+    assert_eq!(ours.protocol, theirs.protocol);
+    let ports = (ours.transport.source_port, ours.transport.destination_port);
+    let theirs = (theirs.source_port, theirs.destination_port);
+    assert_eq!((ports.0.number(), ports.1.number()), theirs);
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
 fn assert_same<const N: usize>(ours: &Packet<N>, theirs: &Reading, len: usize) {
     let ip = match (ours.unaddressed, theirs) {
         (Some(ours), theirs) => return assert_eq!(*theirs, Reading::Unaddressed(ours)),
         (None, Reading::Ip(ip)) => ip,
         (None, Reading::Arp | Reading::Unaddressed(_)) => panic!("{ours:?} and {theirs:?}"),
     };
-    let octets = |address: std::net::IpAddr| match address {
-        std::net::IpAddr::V4(address) => address.octets().to_vec(),
-        std::net::IpAddr::V6(address) => address.octets().to_vec(),
-    };
     assert_eq!(ours.source.0[..], octets(ip.source));
     assert_eq!(ours.destination.0[..], octets(ip.destination));
     assert_eq!(ours.problem(), ip.transport.as_ref().err().copied(), "{ours:?} and {ip:?}");
+    let part = match ip.fragment {
+        Fragment::At { byte: 0, more: true, id } => (packet::Part::First, id, 0),
+        Fragment::At { byte, id, .. } if byte > 0 => (packet::Part::Later, id, byte),
+        Fragment::At { .. } | Fragment::Whole | Fragment::Unknown => (packet::Part::Whole, 0, 0),
+    };
+    let packet::Fragment { part: which, identification, offset, .. } = ours.fragment;
+    assert_eq!((which, identification, usize::from(offset)), part, "{ours:?} and {ip:?}");
     let Ok(says) = &ip.transport else {
         return;
     };
@@ -255,7 +302,7 @@ pub fn event(data: &[u8]) {
             None
         }
 
-        fn pods(&self, _: std::net::IpAddr) -> Vec<&ObjectKey> {
+        fn pods(&self, _: IpAddr) -> Vec<&ObjectKey> {
             Vec::new()
         }
     }
