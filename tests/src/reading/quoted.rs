@@ -43,7 +43,7 @@ impl Quoted {
                 return Err(Malformed);
             }
             // A later fragment shows no ports.
-            if u16::from_be_bytes([header[6], header[7]]) % (1 << 13) != 0 {
+            if u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0 {
                 return Err(FragmentWithoutFirst);
             }
             rest.take(words * 4 - 20).ok_or(Truncated)?;
