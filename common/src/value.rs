@@ -246,8 +246,8 @@ const _: () = assert!(size_of::<Fragment>() == 16);
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "declares plain data for aya's maps")]
 mod plain {
-    use super::{Counter, Endpoint, Flow, Peer, PortRange, PortSet};
-    use crate::key::{Address, FlowKey, RuleKey};
+    use super::{Counter, Endpoint, Flow, Fragment, Peer, PortRange, PortSet};
+    use crate::key::{Address, FlowKey, FragmentKey, RuleKey};
 
     macro_rules! plain {
         ($($t:ty),+ $(,)?) => { $(
@@ -257,5 +257,6 @@ mod plain {
         )+ };
     }
     plain!(Address<4>, Address<16>, RuleKey, FlowKey<4>, FlowKey<16>);
+    plain!(FragmentKey<4>, FragmentKey<16>, Fragment);
     plain!(Endpoint, PortSet, PortRange, Peer, Flow, Counter, crate::event::Event);
 }

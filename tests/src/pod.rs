@@ -11,6 +11,7 @@ use bulkhead_common::{
     packet::protocol::{SCTP, TCP, UDP},
     value::{Endpoint, IDENTITY_FIRST, IDENTITY_NODE, Peer, PortRange, PortSet, Side, flags},
 };
+use ipnet::IpNet;
 
 /// The interface that stands for the host side of the pod's veth: a test run asks for one that
 /// exists, and loopback does in every network namespace.
@@ -66,6 +67,15 @@ const fn v6(host: u16) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0, 0, 0, 0, 0, host))
 }
 
+/// Some address in the block that is the friend's as far as rules go, for a pod with
+/// [`flags::ASKS_CIDRS`].
+pub const fn in_block(net: &Net) -> IpAddr {
+    match net.pod {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(10, 9, 1, 77)),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0xfd00, 0x90, 0, 0, 0, 0, 0, 0x77)),
+    }
+}
+
 /// An end of a flow.
 pub const fn at(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
@@ -75,8 +85,8 @@ const INGRESS_SET: u32 = 71;
 const EGRESS_SET: u32 = 72;
 const FRIEND: u32 = IDENTITY_FIRST;
 const TRUSTED: u32 = IDENTITY_FIRST + 1;
-/// In `port_ranges`: the ingress set's, the egress set's, and those of every peer.
-const RANGES: [(u8, u16, u16); 9] = [
+/// In `port_ranges`: the ingress set's, and the egress set's.
+const RANGES: [(u8, u16, u16); 8] = [
     (TCP, ALLOWED, ALLOWED),
     (TCP, 8080, 8090),
     (UDP, ALLOWED, ALLOWED),
@@ -85,11 +95,11 @@ const RANGES: [(u8, u16, u16); 9] = [
     (TCP, ALLOWED, ALLOWED),
     (UDP, ALLOWED, ALLOWED),
     (SCTP, ALLOWED, ALLOWED),
-    (TCP, OPEN, OPEN),
 ];
 const INGRESS_PORTS: PortSet = PortSet { start: 0, len: 4 };
 const EGRESS_PORTS: PortSet = PortSet { start: 4, len: 4 };
-const OPEN_PORTS: PortSet = PortSet { start: 8, len: 1 };
+const OPEN_PORTS: PortSet =
+    PortSet::one(PortRange { protocol: TCP as u32, first: OPEN, last: OPEN });
 
 /// Everything but the endpoint: both peers' identities, and what the rules allow with them.
 pub fn rules() -> Vec<Op> {
@@ -130,6 +140,19 @@ pub fn rules_of_others(count: u16) -> Vec<Op> {
         peers.into_iter().chain(rules)
     };
     (0..count).flat_map(other).collect()
+}
+
+/// Blocks around [`in_block`]: the outer one allows everything, the inner one what the friend may.
+pub fn blocks() -> Vec<Op> {
+    NETS.iter()
+        .flat_map(|net| {
+            let lens = if net.pod.is_ipv4() { [16, 24] } else { [32, 64] };
+            lens.into_iter().zip([TRUSTED, FRIEND]).map(|(len, identity)| {
+                let net = IpNet::new_assert(in_block(net), len).trunc();
+                Op::SetCidr { net, peer: Peer { identities: [identity, 0] } }
+            })
+        })
+        .collect()
 }
 
 /// The endpoint, with these of its [`flags`], in this epoch.

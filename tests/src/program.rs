@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     ops::{Deref, DerefMut},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aya::{Ebpf, Pod, TestRun as _, TestRunOptions, maps::HashMap};
@@ -19,21 +19,25 @@ use bulkhead::dataplane::{
 };
 use bulkhead_common::{
     abi::{self, COUNTER_BLOCK_UNKNOWN},
-    decide::{Hook, decide},
-    frames::Linear,
-    key::FlowKey,
-    value::{Counter, Flow},
+    decide::Hook,
+    key::{FlowKey, FragmentKey},
+    value::{Counter, Flow, Fragment},
     verdict::{Direction, DropReason, Verdict},
 };
 
-use crate::pod;
+use crate::{
+    pod,
+    user_space::{self, Judged},
+};
 
 /// `TCX_NEXT`, the same as `TC_ACT_UNSPEC` (linux/pkt_cls.h): other programs still run.
-const NEXT: u32 = u32::MAX;
+pub const NEXT: u32 = u32::MAX;
 /// `TC_ACT_SHOT`: the packet is dropped.
-const SHOT: u32 = 2;
+pub const SHOT: u32 = 2;
+/// `TC_ACT_REDIRECT`: the packet goes elsewhere; here, back as an answer.
+pub const REDIRECT: u32 = 7;
 /// Some device that is not the pod's.
-const ELSEWHERE: u32 = 7;
+pub const ELSEWHERE: u32 = 7;
 
 /// The programs in the kernel, and the same maps in memory.
 pub struct Programs {
@@ -142,12 +146,18 @@ impl Programs {
         difference(&before, &self.counts)
     }
 
-    fn forget_flows(&mut self) {
+    /// Empties what the programs remember, in the kernel and in memory.
+    pub fn forget_flows(&mut self) {
         self.memory.flows_v4.borrow_mut().clear();
         self.memory.flows_v6.borrow_mut().clear();
+        self.memory.fragments_v4.borrow_mut().clear();
+        self.memory.fragments_v6.borrow_mut().clear();
+        self.memory.forget_answers();
         let ebpf = self.kernel.ebpf_mut();
-        clear::<FlowKey<4>>(ebpf, abi::name::FLOWS_V4);
-        clear::<FlowKey<16>>(ebpf, abi::name::FLOWS_V6);
+        clear::<FlowKey<4>, Flow>(ebpf, abi::name::FLOWS_V4);
+        clear::<FlowKey<16>, Flow>(ebpf, abi::name::FLOWS_V6);
+        clear::<FragmentKey<4>, Fragment>(ebpf, abi::name::FRAGMENTS_V4);
+        clear::<FragmentKey<16>, Fragment>(ebpf, abi::name::FRAGMENTS_V6);
     }
 
     fn run(&mut self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> Verdict {
@@ -162,18 +172,22 @@ impl Programs {
 
     /// The verdict of `decide`, when the program acts accordingly. Looks at no counters.
     pub fn compare(&mut self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> Verdict {
-        let expected = self.in_memory(direction, ingress_ifindex, frame);
-        let action = self.in_kernel(direction, ingress_ifindex, frame);
+        let expected = self.in_memory(direction, ingress_ifindex, frame).verdict;
+        let action = self.in_kernel(direction, &context(ingress_ifindex), frame);
         let wanted = if expected.is_allow() { NEXT } else { SHOT };
         assert_eq!(action, wanted, "decide says {expected:?}; {frame:02x?}");
         expected
     }
 
-    fn in_kernel(&mut self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> u32 {
-        let context = context(ingress_ifindex);
+    /// What the program returns for a frame with this `__sk_buff`.
+    ///
+    /// # Panics
+    ///
+    /// The kernel refuses to run it.
+    pub fn in_kernel(&mut self, direction: Direction, context: &[u8], frame: &[u8]) -> u32 {
         let options = TestRunOptions {
             data_in: Some(frame),
-            ctx_in: Some(&context),
+            ctx_in: Some(context),
             ..TestRunOptions::default()
         };
         let program = self.kernel.program(name(direction)).expect("it was loaded");
@@ -183,9 +197,10 @@ impl Programs {
             .return_value
     }
 
-    fn in_memory(&self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> Verdict {
+    /// What is said in user space of a frame, over the maps in memory.
+    pub fn in_memory(&self, direction: Direction, ingress_ifindex: u32, frame: &[u8]) -> Judged {
         let Some(endpoint) = self.memory.endpoints.get(&pod::IFINDEX) else {
-            return Verdict::Deny(DropReason::Internal);
+            return Judged { verdict: Verdict::Deny(DropReason::Internal), at_a_glance: false };
         };
         let hook = Hook {
             direction,
@@ -195,7 +210,12 @@ impl Programs {
             vlan_tagged: false,
         };
         self.memory.now_ns.set(self.started.elapsed().as_nanos() as u64 + 1);
-        decide(&hook, endpoint, &Linear(frame), &self.memory)
+        user_space::judge(&hook, endpoint, frame, &self.memory)
+    }
+
+    /// The time at which the last frame was judged in user space.
+    pub fn clock(&self) -> Duration {
+        Duration::from_nanos(self.memory.now_ns.get())
     }
 
     fn counts_of(&self, block: u32) -> Vec<Count> {
@@ -252,12 +272,12 @@ pub fn context(ingress_ifindex: u32) -> [u8; 44] {
     context
 }
 
-fn clear<K: Pod>(ebpf: &mut Ebpf, name: &str) {
+fn clear<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) {
     let map = ebpf.map_mut(name).unwrap_or_else(|| panic!("no map {name}"));
-    let mut map = HashMap::<_, K, Flow>::try_from(map).expect("a map of flows");
+    let mut map = HashMap::<_, K, V>::try_from(map).expect("a hash");
     let keys: Vec<K> = map.keys().collect::<Result<_, _>>().expect("reading a map");
     for key in keys {
-        map.remove(&key).expect("nobody else removes flows");
+        map.remove(&key).expect("nobody else removes entries");
     }
 }
 

@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod fuzz;
 mod setup;
 mod step;
 mod test;
@@ -83,6 +84,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, requires = "only")]
         arguments: Vec<OsString>,
     },
+
+    /// Looks for input that breaks something: by fuzzing, and by random packets.
+    ///
+    /// The parsers and `decide` are fuzzed as the user (libFuzzer, by a cargo-fuzz that is built
+    /// into target/). `differential` runs random packets through the loaded programs and needs root:
+    /// a plain user is asked by sudo.
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -104,5 +112,6 @@ fn run(task: Task) -> Result<()> {
         Task::Vm { kernel } => vm::run(kernel.as_deref()),
         Task::Ci => ci::run(),
         Task::Bench { only, arguments } => bench::run(only, &arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
     }
 }

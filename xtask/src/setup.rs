@@ -28,6 +28,8 @@ pub(crate) enum Need {
     Checks,
     /// What the benchmark measures the data plane against.
     Peers,
+    /// What libFuzzer is compiled with.
+    Fuzzer,
 }
 
 /// The programs that send, watch and translate packets, and the Debian packages they come in.
@@ -42,6 +44,9 @@ const TRAFFIC: [(&str, &str); 5] = [
 /// The programs that set up other ways to enforce policies, beside `nft`, and the Debian packages they
 /// come in.
 const PEERS: [(&str, &str); 2] = [("iptables-restore", "iptables"), ("ipset", "ipset")];
+
+/// The compiler of libFuzzer, and the Debian package it comes in.
+const FUZZER: [(&str, &str); 1] = [("c++", "g++")];
 
 /// cargo's subcommands that check the sources, and the components they come in.
 const CHECKS: [(&str, &str); 2] = [("fmt", "rustfmt"), ("clippy", "clippy")];
@@ -95,6 +100,7 @@ fn look(needs: &[Need], source_refused: bool) -> Result<Facts> {
     let is_program = |name: &str| toolchain::on_path(name).is_some();
     let mut packages = missing(Need::Traffic, &TRAFFIC, is_program);
     packages.extend(missing(Need::Peers, &PEERS, is_program));
+    packages.extend(missing(Need::Fuzzer, &FUZZER, is_program));
     Ok(Facts {
         object: needs.contains(&Need::Object),
         llvm_libraries: found.debian.is_some_and(|compiler| has_llvm_libraries(compiler.llvm)),

@@ -17,7 +17,7 @@ const MOST_LINES: usize = 500;
 const HOMES: [&str; 3] = ["home", "Users", "root"];
 
 /// Not sources of ours.
-const SKIPPED: [&str; 7] = [
+const SKIPPED: [&str; 8] = [
     ".git",
     "target",
     "Cargo.lock",
@@ -25,6 +25,7 @@ const SKIPPED: [&str; 7] = [
     "LICENSE-GPL2",
     "LICENSE-MIT",
     "proptest-regressions",
+    "corpus",
 ];
 
 /// Says of each of its clauses which test shows it.

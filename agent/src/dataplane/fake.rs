@@ -79,6 +79,12 @@ impl Execute for FakeKernel {
 }
 
 impl FakeKernel {
+    /// Forgets what rules said: the answers of epochs that are over are never asked for.
+    pub fn forget_answers(&self) {
+        self.memos_v4.borrow_mut().clear();
+        self.memos_v6.borrow_mut().clear();
+    }
+
     /// Of `port_ranges`.
     pub fn range(&self, index: u32) -> Option<PortRange> {
         self.port_ranges.get(&index).copied()

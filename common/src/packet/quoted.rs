@@ -1,7 +1,7 @@
 //! The packet that an ICMP error is about.
 
 use super::{
-    Bytes, ExtensionHeader, Ipv4Header, Ipv6Header, Packet, protocol,
+    Bytes, ExtensionHeader, HEADERS_LEN, Header, Ipv4Header, Ipv6Header, Packet, protocol,
     transport::{FirstBytes, Transport},
 };
 use crate::{key::Address, verdict::DropReason};
@@ -35,7 +35,7 @@ impl<const N: usize> Quoted<N> {
 #[inline(always)]
 pub fn quoted_ipv4<B: Bytes>(frame: &B, packet: &Packet<4>) -> Quoted<4> {
     let (at, end) = bounds(packet);
-    let Some(header) = frame.read::<Ipv4Header>(at) else {
+    let Some(header) = read::<Ipv4Header, _>(frame, at, end) else {
         return Quoted::unreadable(DropReason::Truncated);
     };
     let [version_ihl] = header.version_ihl;
@@ -57,7 +57,7 @@ pub fn quoted_ipv4<B: Bytes>(frame: &B, packet: &Packet<4>) -> Quoted<4> {
 #[inline(always)]
 pub fn quoted_ipv6<B: Bytes>(frame: &B, packet: &Packet<16>) -> Quoted<16> {
     let (at, end) = bounds(packet);
-    let Some(header) = frame.read::<Ipv6Header>(at) else {
+    let Some(header) = read::<Ipv6Header, _>(frame, at, end) else {
         return Quoted::unreadable(DropReason::Truncated);
     };
     let [version, ..] = header.version_class_flow;
@@ -68,7 +68,7 @@ pub fn quoted_ipv6<B: Bytes>(frame: &B, packet: &Packet<16>) -> Quoted<16> {
     let mut offset = at + size_of::<Ipv6Header>();
     let mut problem = None;
     if number == protocol::FRAGMENT {
-        match frame.read::<ExtensionHeader>(offset) {
+        match read::<ExtensionHeader, _>(frame, offset, end) {
             Some(fragment) => {
                 if u16::from_be_bytes(fragment.third_fourth) & 0xfff8 != 0 {
                     problem = Some(DropReason::FragmentWithoutFirst);
@@ -89,20 +89,28 @@ pub fn quoted_ipv6<B: Bytes>(frame: &B, packet: &Packet<16>) -> Quoted<16> {
     Quoted { source: header.source, destination: header.destination, protocol: number, transport }
 }
 
-/// Where the quoted packet starts, and where the packet that quotes it ends, in bytes from the
-/// start of the frame.
+/// Where the quoted packet starts, and where it ends at the latest, in bytes from the start of the
+/// frame: with the packet that quotes it, and with what is read of a frame.
 #[inline(always)]
 const fn bounds<const N: usize>(packet: &Packet<N>) -> (usize, usize) {
     let at = packet.transport_offset + size_of::<FirstBytes>();
-    (at, packet.transport_offset + packet.transport_len)
+    let end = packet.transport_offset + packet.transport_len;
+    (at, if end < HEADERS_LEN { end } else { HEADERS_LEN })
+}
+
+/// A header that lies whole before `end`.
+#[inline(always)]
+fn read<T: Header, B: Bytes>(frame: &B, at: usize, end: usize) -> Option<T> {
+    if at + size_of::<T>() > end {
+        return None;
+    }
+    frame.read(at)
 }
 
 #[inline(always)]
 fn first_bytes<B: Bytes>(frame: &B, icmp: u8, number: u8, at: usize, end: usize) -> Transport {
-    match frame.read::<FirstBytes>(at) {
-        Some(first) if at + size_of::<FirstBytes>() <= end => {
-            Transport::quoted(icmp, number, &first)
-        }
-        Some(_) | None => Transport::unreadable(DropReason::Truncated),
+    match read::<FirstBytes, _>(frame, at, end) {
+        Some(first) => Transport::quoted(icmp, number, &first),
+        None => Transport::unreadable(DropReason::Truncated),
     }
 }

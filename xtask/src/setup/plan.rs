@@ -83,6 +83,7 @@ fn why(package: &str) -> &'static str {
         "iproute2" => "`ip` makes network namespaces",
         "iputils-ping" => "`ping` shows whether a probe passes",
         "curl" => "shows whether a connection passes",
+        "g++" => "libFuzzer is C++",
         "tcpdump" => "says what it thinks of packets, in the tests",
         "nftables" => "`nft` translates addresses, as a service proxy does, in the tests",
         "iptables" | "ipset" => "what the benchmark measures the data plane against",

@@ -140,3 +140,20 @@ fn where_no_flow_is_kept_the_rules_that_let_it_in_decide() {
         assert_eq!(errors.about(back, kind, &other, 512), Deny(NotAllowed));
     }
 }
+
+#[test]
+fn nothing_behind_the_end_of_an_error_is_taken_for_its_quotation() {
+    for (net, direction) in every_way() {
+        let errors = Errors::new(net, direction, ISOLATED);
+        let (from, to) = between(net, Ends::of(net).friend, direction.opposite());
+        let later = errors.asked.clone().fragment(3, false);
+        let header = if net == Net::V4 { 20 } else { 40 + 8 };
+        for len in 0..header {
+            let whole = Frame::icmp_error(from, to, kinds(net).0[0], &later, 512).bytes();
+            let mut bytes = Frame::icmp_error(from, to, kinds(net).0[0], &later, len).bytes();
+            bytes.extend(&whole[bytes.len()..]);
+            let verdict = errors.node.meet_bytes(direction.opposite(), &bytes);
+            assert_eq!(verdict, Deny(Truncated), "{len}");
+        }
+    }
+}

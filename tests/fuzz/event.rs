@@ -1,0 +1,4 @@
+//! Records of dropped packets.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bulkhead_tests::fuzz::event(data));
