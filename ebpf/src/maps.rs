@@ -88,8 +88,9 @@ pub(crate) fn endpoint(ifindex: u32) -> Option<&'static Endpoint> {
     ENDPOINTS.get(place)
 }
 
-/// The epoch that stands in an endpoint now. No two values ever have the same, and it is the first
-/// to be written, so a verdict came from one value, whole, if it is the same before and after.
+/// The epoch that stands in an endpoint now. No two values ever have the same, and while one is
+/// written it is zero, so a verdict came from one value, whole, if it is another one, and the same
+/// before and after.
 #[inline(always)]
 pub(crate) fn epoch(endpoint: &Endpoint) -> u32 {
     // SAFETY: reads through a reference; volatile, since the agent may write meanwhile.

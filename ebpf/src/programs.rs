@@ -9,7 +9,6 @@ use aya_log_ebpf::debug;
 use bulkhead_common::{
     abi,
     decide::{self, Met, Steps as _},
-    value::Endpoint,
     verdict::{AllowReason, Direction, DropReason, Verdict},
 };
 
@@ -78,7 +77,7 @@ fn glance<const DIRECTION: u32>(ctx: &TcContext) -> u32 {
     }
     let epoch = maps::epoch(endpoint);
     match decide::quick(&Met { hook, endpoint, frame, maps: &Tables::<false> }) {
-        Some(verdict) if is_of_one_value(verdict, endpoint, epoch, frame) => {
+        Some(verdict) if is_current(epoch, frame) => {
             maps::count(endpoint.counters, direction, verdict, frame.wire_len());
             match verdict {
                 Verdict::Allow(_) => PASSES,
@@ -94,21 +93,13 @@ fn glance<const DIRECTION: u32>(ctx: &TcContext) -> u32 {
     }
 }
 
-/// Whether a verdict came from one value of the endpoint, whole, and one whose rules were there.
-///
-/// A denial may come from a value that has been replaced, when its rules are gone already.
-#[inline(always)]
-fn is_of_one_value(verdict: Verdict, endpoint: &Endpoint, epoch: u32, frame: &Frame) -> bool {
-    match verdict {
-        Verdict::Allow(_) => maps::epoch(endpoint) == epoch,
-        Verdict::Deny(_) => is_current(epoch, frame),
-    }
-}
-
 /// Whether the interface's endpoint has this epoch.
+///
+/// If it has after a verdict, that came from one value, whole, whose rules were there.
 #[inline(always)]
 fn is_current(epoch: u32, frame: &Frame) -> bool {
-    maps::endpoint(frame.ifindex()).is_some_and(|endpoint| maps::epoch(endpoint) == epoch)
+    let now = maps::endpoint(frame.ifindex());
+    now.is_some_and(|endpoint| maps::epoch(endpoint) == epoch && epoch != 0)
 }
 
 // Global functions: the verifier goes through each once and by itself, whatever leads to it. Their

@@ -153,7 +153,11 @@ impl Kernel {
         let [first, second] =
             [false, true].map(|second| abi::endpoint_place(endpoint.counters, second));
         let place = if self.places.get(&ifindex) == Some(&first) { second } else { first };
-        named(name::ENDPOINTS, abi::ENDPOINT_PLACES, self.endpoints.set(place, endpoint, 0))?;
+        // The kernel copies a value in any order. Nobody takes one of no epoch for whole.
+        let old = self.endpoints.get(&place, 0).context("cannot read ENDPOINTS")?;
+        for value in [Endpoint { epoch: 0, ..old }, Endpoint { epoch: 0, ..endpoint }, endpoint] {
+            named(name::ENDPOINTS, abi::ENDPOINT_PLACES, self.endpoints.set(place, value, 0))?;
+        }
         self.set_interface(ifindex, place)?;
         self.places.insert(ifindex, place);
         Ok(())

@@ -137,7 +137,9 @@ impl Programmed {
                 places.give_up(side.any_peer);
             }
         }
-        places.end_plan();
+        // A plan of all there is may follow on some that were broken off.
+        let read = if whole { self.places_that_are_read() } else { BTreeSet::new() };
+        places.end_plan(&read);
 
         let gone = self.endpoints.keys().filter(|ifindex| !endpoints.contains_key(ifindex));
         ops.extend(gone.flat_map(|ifindex| {
@@ -217,7 +219,7 @@ impl Programmed {
             let block = (1..=abi::ENDPOINTS).find(|block| !blocks.contains(block));
             if let (None, Some(block)) = (self.endpoints.get(&ifindex), block) {
                 blocks.insert(block);
-                self.epoch = self.epoch.wrapping_add(1);
+                self.epoch = self.epoch.wrapping_add(1).max(1);
                 let endpoint =
                     Endpoint { counters: block, epoch: self.epoch, ..self.closed(self.slot) };
                 ops.extend([Op::ClearCounters { block }, Op::SetEndpoint { ifindex, endpoint }]);
@@ -315,6 +317,8 @@ impl Programmed {
         ops: &mut Vec<Op>,
     ) -> anyhow::Result<BTreeMap<u32, Endpoint>> {
         let mut blocks: BTreeSet<u32> = self.endpoints.values().map(|e| e.counters).collect();
+        // After a plan that was broken off among the switches, identities are written that some read.
+        let read_by_none = self.endpoints.values().all(|endpoint| slot_of(endpoint) == self.slot);
         let mut all = BTreeMap::new();
         // Ranges are written before the endpoints that use them.
         let mut switches = Vec::new();
@@ -336,11 +340,12 @@ impl Programmed {
                     block
                 }
             };
-            let same = old.is_some_and(|old| Endpoint { epoch: 0, ..*old } == endpoint);
+            let same =
+                read_by_none && old.is_some_and(|old| Endpoint { epoch: 0, ..*old } == endpoint);
             if same {
                 endpoint.epoch = old.map_or(0, |old| old.epoch);
             } else {
-                self.epoch = self.epoch.wrapping_add(1);
+                self.epoch = self.epoch.wrapping_add(1).max(1);
                 endpoint.epoch = self.epoch;
                 switches.push(Op::SetEndpoint { ifindex, endpoint });
             }
@@ -351,6 +356,14 @@ impl Programmed {
         }
         ops.extend(switches);
         Ok(all)
+    }
+
+    /// Where the port ranges lie that rules and endpoints in the kernel may lead to.
+    fn places_that_are_read(&self) -> BTreeSet<u32> {
+        let any_peer =
+            self.endpoints.values().flat_map(|e| [e.ingress.any_peer, e.egress.any_peer]);
+        let sets = self.rules.values().copied().chain(any_peer);
+        sets.filter(PortSet::is_placed).map(|set| set.start).collect()
     }
 
     /// An endpoint that nothing passes, but for its epoch and its counters.

@@ -2,7 +2,7 @@
 //!
 //! A single range stands in the set itself, and needs no place. Any other set is stored once,
 //! however many rules use it. Its place is never written again while anything can still read it: a
-//! place that is given up rests for one plan before it is used anew.
+//! place that is given up rests for one plan at least before it is used anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -107,9 +107,13 @@ impl PortRanges {
         self.unused = self.placed.keys().cloned().collect();
     }
 
-    /// Ends a plan: places without a user rest, those that rested may be used again.
-    pub(super) fn end_plan(&mut self) {
-        for place in std::mem::take(&mut self.resting) {
+    /// Ends a plan: places without a user rest, those that rested may be used again, but for those
+    /// that are still `read`, because the plan that gave them up was broken off.
+    pub(super) fn end_plan(&mut self, read: &BTreeSet<u32>) {
+        let (rest, free): (Vec<_>, Vec<_>) =
+            self.resting.drain(..).partition(|place| read.contains(&place.start));
+        self.resting = rest;
+        for place in free {
             self.release(place);
         }
         for set in std::mem::take(&mut self.unused) {
@@ -173,7 +177,7 @@ mod tests {
         assert_eq!(place.range(), PortRange { protocol: 6, first: 80, last: 80 });
         assert!(!place.is_placed() && place != value::PortSet::NOTHING);
         places.give_up(place);
-        places.end_plan();
+        places.end_plan(&BTreeSet::new());
         assert!(ops.is_empty() && places.used() == 0);
     }
 
@@ -183,10 +187,10 @@ mod tests {
         let mut ops = Vec::new();
         let first = places.place(&set([1, 10]), &mut ops).unwrap();
         places.give_up(first);
-        places.end_plan();
+        places.end_plan(&BTreeSet::new());
         let second = places.place(&set([2, 10]), &mut ops).unwrap();
         assert_ne!(first.start, second.start);
-        places.end_plan();
+        places.end_plan(&BTreeSet::new());
         let third = places.place(&set([3, 10]), &mut ops).unwrap();
         assert_eq!(third.start, first.start);
     }
@@ -198,7 +202,7 @@ mod tests {
         let place = places.place(&set([1, 10]), &mut ops).unwrap();
         places.place(&set([1, 10]), &mut ops).unwrap();
         places.give_up(place);
-        places.end_plan();
+        places.end_plan(&BTreeSet::new());
         assert_eq!(places.place(&set([1, 10]), &mut ops).unwrap(), place);
         assert_eq!(ops.len(), 2);
     }
@@ -211,8 +215,8 @@ mod tests {
             places.place(&set([port, 1000 + port]), &mut ops).unwrap();
         }
         places.forget_users();
-        places.end_plan();
-        places.end_plan();
+        places.end_plan(&BTreeSet::new());
+        places.end_plan(&BTreeSet::new());
         assert_eq!(places.used(), 0);
         assert_eq!(places.free, BTreeMap::from([(0, abi::PORT_RANGES)]));
     }

@@ -286,15 +286,18 @@ where
     let transport = &packet.transport;
     // Headers are read within 256 bytes of a frame.
     let end = packet.transport_offset as u16 + transport.header_len;
+    let key = fragment_key(met.hook, packet);
+    // A first fragment that comes again takes nothing back.
+    let covered = met.maps.fragment(&key).map_or(0, |first| first.covered);
     let fragment = Fragment {
         seen_ns: met.maps.now_ns(),
         source_port: transport.source_port,
         destination_port: transport.destination_port,
-        covered: end.saturating_sub(packet.fragment.start),
+        covered: end.saturating_sub(packet.fragment.start).max(covered),
         protocol: packet.protocol,
         role: transport.role as u8,
     };
-    met.maps.set_fragment(&fragment_key(met.hook, packet), &fragment);
+    met.maps.set_fragment(&key, &fragment);
     0
 }
 

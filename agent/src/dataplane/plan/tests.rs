@@ -55,6 +55,14 @@ impl State {
         self
     }
 
+    /// Every peer, on these ports.
+    fn any_peer(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        let ranges = ports.into_iter().map(|port| Range { protocol: 6, first: port, last: port });
+        let side = self.policy.ingress.as_mut().expect("it is isolated for ingress");
+        side.any_peer = Arc::new(compiled::PortSet::from_ranges(ranges));
+        self
+    }
+
     /// On one interface.
     fn desired(&self) -> Desired<'_> {
         self.desired_on(&[7])
@@ -236,6 +244,56 @@ fn a_plan_that_was_broken_off_anywhere_is_made_good_by_the_next() {
         assert_eq!(ports, BTreeSet::from([22, 24, 53, 99]), "broken off at {fails_at}");
         assert_eq!(programmed.plan(&new.desired()).unwrap(), [], "broken off at {fails_at}");
     }
+}
+
+/// Plans and executes up to an operation that the kernel refuses.
+fn run_until(
+    programmed: &mut Programmed,
+    kernel: &mut FakeKernel,
+    desired: &Desired<'_>,
+    refused: impl Fn(&Op) -> bool,
+) {
+    let ops = programmed.plan(desired).unwrap();
+    for op in ops.iter().take_while(|op| !refused(op)) {
+        kernel.execute(op).unwrap();
+        programmed.executed(op);
+    }
+}
+
+#[test]
+fn however_often_plans_are_broken_off_no_place_is_used_again_that_is_read() {
+    let (mut programmed, mut kernel) = (Programmed::new(true), FakeKernel::default());
+    let old = State::new().any_peer([80, 443]);
+    let new = State::new().any_peer([81, 444]).peer(20, WEB);
+    let newer = new.clone().rule(WEB, [22, 5432]);
+    run_until(&mut programmed, &mut kernel, &old.desired(), |_| false);
+    for state in [&new, &new, &newer] {
+        let no_memory = |op: &Op| matches!(op, Op::SetPeer { .. });
+        run_until(&mut programmed, &mut kernel, &state.desired(), no_memory);
+        let PortSet { start, len } = kernel.endpoints[&7].ingress.any_peer;
+        let ports = (start..start + len).map(|index| kernel.range(index).unwrap().first);
+        assert_eq!(ports.collect::<Vec<_>>(), [80, 443], "as it was before");
+    }
+    run_until(&mut programmed, &mut kernel, &newer.desired(), |_| false);
+    for _ in 0..3 {
+        assert_eq!(run(&mut programmed, &newer.desired()), []);
+    }
+    assert_eq!(programmed.port_ranges.used(), 4, "what rested is free again");
+}
+
+#[test]
+fn after_a_plan_that_was_broken_off_among_the_switches_each_endpoint_is_another_one() {
+    let (mut programmed, mut kernel) = (Programmed::new(true), FakeKernel::default());
+    let state = State::new().rule(WEB, [80]).peer(21, BATCH);
+    run_until(&mut programmed, &mut kernel, &state.desired_on(&[7, 8]), |_| false);
+    let second = |op: &Op| matches!(op, Op::SetEndpoint { ifindex: 8, .. });
+    let web = state.clone().peer(20, WEB);
+    run_until(&mut programmed, &mut kernel, &web.desired_on(&[7, 8]), second);
+    let epoch = kernel.endpoints[&7].epoch;
+    // It reads the identity already that is written now.
+    let batch = state.peer(20, BATCH);
+    run_until(&mut programmed, &mut kernel, &batch.desired_on(&[7, 8]), |_| false);
+    assert_ne!(kernel.endpoints[&7].epoch, epoch, "flows and memos are of the other one");
 }
 
 #[test]

@@ -107,3 +107,20 @@ fn the_rest_of_a_datagram_is_waited_for_as_long_as_linux_does() {
         assert_eq!(node.meet(direction, &later(&first, 2, true)), Deny(FragmentWithoutFirst));
     }
 }
+
+#[test]
+fn a_first_fragment_that_comes_again_shorter_uncovers_nothing() {
+    for direction in Direction::ALL {
+        let (mut node, _) = dialogue(Net::V6, direction);
+        node.allow(direction, &[(protocol::TCP, 80, 80), (UDP, 53, 53)]);
+        let (from, to) = between(Net::V6, Ends::of(Net::V6).friend, direction);
+        let options = Extension::Sized(protocol::DESTINATION_OPTIONS, std::vec![0; 14]);
+        let longer = open((from, to), 80).fragment(0, true).extension(options);
+        let over = open((from, to), 80).fragment(2, false);
+        assert_eq!(node.meet(direction, &longer), Allow(Rule));
+        assert_eq!(node.meet(direction, &over), Deny(Malformed));
+        let shorter = Frame::udp((from, 1).into(), (to, 53).into()).fragment(0, true);
+        assert_eq!(node.meet(direction, &shorter), Allow(Rule));
+        assert_eq!(node.meet(direction, &over), Deny(Malformed));
+    }
+}
