@@ -351,7 +351,12 @@ impl Agent {
         let config = Config {
             manifests,
             metrics_address: scrape::ADDRESS,
-            options: Options { node: None, deny_action: DenyAction::Drop, check_source },
+            options: Options {
+                node: None,
+                deny_action: DenyAction::Drop,
+                check_source,
+                deny_egress_to_node: false,
+            },
             debug_packets: false,
             hooks,
         };
