@@ -325,7 +325,7 @@ pub(super) fn remember_node<const N: usize, const WRITES: bool, M: Maps<N> + ?Si
         Role::Continues | Role::Either | Role::Answers => isolated,
         Role::Alone | Role::NeighbourDiscovery | Role::Reports => false,
     };
-    if !is_wanted || asked.transport.problem.is_some() {
+    if !is_wanted {
         return Some(());
     }
     let key = asked.flow_key(hook);

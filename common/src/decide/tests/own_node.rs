@@ -172,7 +172,46 @@ fn the_node_takes_over_an_entry_that_somebody_else_made_in_its_name() {
         node.change_endpoint(|_| {});
         assert_eq!(node.meet(Direction::Egress, &answer), Deny(FlowRevoked), "not the node's");
         assert_eq!(node.meet_from_node(&asks), Allow(OwnNode));
+        node.change_endpoint(|_| {});
         assert_eq!(node.meet(Direction::Egress, &answer), Allow(Reply));
+    }
+}
+
+#[test]
+fn an_answer_of_the_node_opens_nothing() {
+    for (net, kind) in every_kind() {
+        if matches!(kind, Kind::Udp) {
+            // Nothing tells an answer from a question.
+            continue;
+        }
+        let node = node_with(NODE_ONLY);
+        let [from_node, to_node] = ways(net);
+        assert_eq!(node.meet_from_node(&kind.answers(from_node, 40000)), Allow(OwnNode));
+        let segment = Frame::tcp((to_node.0, 40000).into(), (to_node.1, PORT).into(), tcp::ACK);
+        assert_eq!(node.meet(Direction::Egress, &segment), Deny(NotAllowed));
+        assert!(node.flows.borrow().is_empty());
+    }
+}
+
+#[test]
+fn an_answer_of_the_node_keeps_the_flow_one_of_the_pods() {
+    for net in Net::ALL {
+        let mut node = node_with(NODE_ONLY);
+        node.allow(Direction::Egress, &[(TCP, PORT, PORT)]);
+        let [from_node, to_node] = ways(net);
+        assert_eq!(node.meet(Direction::Egress, &Kind::Tcp.asks(to_node, 40000)), Allow(Rule));
+        assert_eq!(node.meet_from_node(&Kind::Tcp.answers(from_node, 40000)), Allow(OwnNode));
+        // Longer than a flow is remembered that nobody has answered.
+        node.pass_secs(80);
+        node.rules.clear();
+        node.change_endpoint(|_| {});
+        let segment = |(from, to), ports: [u16; 2]| {
+            Frame::tcp((from, ports[0]).into(), (to, ports[1]).into(), tcp::ACK)
+        };
+        let late = segment(from_node, [PORT, 40000]);
+        assert_eq!(node.meet_from_node(&late), Allow(OwnNode));
+        let asks = segment(to_node, [40000, PORT]);
+        assert_eq!(node.meet(Direction::Egress, &asks), Deny(NotAllowed));
     }
 }
 
