@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use tokio::{
     sync::mpsc,
+    task::spawn_blocking,
     time::{MissedTickBehavior, interval, sleep_until},
 };
 
@@ -59,6 +60,8 @@ const TICK: Duration = Duration::from_millis(200);
 const BUDGET_TICKS: u32 = 5;
 /// Every so many ticks, it is looked whether the programs are still attached.
 const ATTACHED_TICKS: u32 = 50;
+/// Every so many ticks, flow entries are counted.
+const FLOWS_TICKS: u32 = 75;
 /// A loop that was not heard of for so long is stuck.
 const STALE_AFTER: Duration = Duration::from_secs(10);
 /// When a reconcile that failed is tried again: first, and at most.
@@ -93,7 +96,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let mut debug_log = debug_log.transpose().context("cannot read the programs' debug log")?;
     let mut events = kernel.take_events()?;
 
-    let counters = Arc::new(PodCounters::new(Arc::clone(kernel.counters())));
+    let flows = Arc::new(kernel.take_flows()?);
+    let counters = PodCounters::new(Arc::clone(kernel.counters()), Arc::clone(&flows));
+    let counters = Arc::new(counters);
     let metrics = Arc::new(Metrics::new(Arc::clone(&counters)));
     let health = Arc::new(Health::new(Instant::now(), STALE_AFTER));
     let mut report = Report::new(Arc::clone(&metrics), Arc::clone(&health), counters);
@@ -158,6 +163,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
                 if ticks.is_multiple_of(BUDGET_TICKS) {
                     report.grant_events(&mut enforcer, EVENTS);
                     drops.retain(|ifindex| enforcer.bindings().get(ifindex).is_some());
+                }
+                if ticks.is_multiple_of(FLOWS_TICKS) {
+                    let flows = Arc::clone(&flows);
+                    // Nobody waits for it.
+                    drop(spawn_blocking(move || flows.count()));
                 }
                 ticks = ticks.wrapping_add(1);
                 ticks.is_multiple_of(ATTACHED_TICKS) && !enforcer.check_attached()

@@ -8,12 +8,14 @@
 //! - `attach`, `clsact`: the hooks of an interface, by TCX links or by filters,
 //! - `refusal`: why a kernel refuses any of that, in words,
 //! - [`counters`]: reads packet counters,
+//! - [`flows`]: counts flow entries,
 //! - [`fake`]: executes them in memory, and lets [`bulkhead_common::decide`] run on the result.
 
 pub mod attach;
 mod clsact;
 pub mod counters;
 pub mod fake;
+pub mod flows;
 pub mod kernel;
 pub mod op;
 pub mod plan;

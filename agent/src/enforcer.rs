@@ -37,6 +37,8 @@ pub struct Options {
     pub deny_action: DenyAction,
     /// Pods send from their own addresses only.
     pub check_source: bool,
+    /// Pods reach their own node by rules only.
+    pub deny_egress_to_node: bool,
 }
 
 /// The state, and the data plane `K` that it is enforced on.
@@ -91,11 +93,13 @@ impl<K: Execute> Enforcer<K> {
     /// Nothing is known, and nothing is enforced.
     pub fn new(options: &Options, kernel: K) -> Self {
         Self {
-            index: Index::new(options.node.clone()),
+            index: Index::new(options.node.clone())
+                .deny_egress_to_node(options.deny_egress_to_node),
             compiler: Compiler::new(options.deny_action),
             links: LinkState::default(),
             bindings: Bindings::default(),
-            programmed: Programmed::new(options.check_source),
+            programmed: Programmed::new(options.check_source)
+                .deny_egress_to_node(options.deny_egress_to_node),
             kernel,
             problems: Problems::default(),
         }

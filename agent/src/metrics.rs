@@ -1,12 +1,13 @@
 //! What Bulkhead counts and measures, and the page that shows it.
 //!
 //! Owns every metric's name, help and labels; `docs/metrics.md` describes each (a test compares).
-//! Does not own the packet counters, which live in the kernel and are read at each scrape through
+//! Does not own what the kernel counts, packets and flows, which is read at each scrape through
 //! [`CounterSource`], nor the HTTP server.
 //!
 //! Invariant: a page is whole or it is an error. Counters that cannot be read never turn into
 //! zeros or into missing series.
 
+mod flows;
 mod labels;
 mod packets;
 #[cfg(test)]
@@ -177,8 +178,8 @@ impl Metrics {
         );
         registry.register(
             "bulkhead_scrape_errors",
-            "Scrapes answered with status 500 because the packet counters could not be read from \
-             the kernel",
+            "Scrapes answered with status 500 because packet counters or flows could not be read \
+             from the kernel",
             self.scrape_errors.clone(),
         );
     }
@@ -190,24 +191,26 @@ impl Metrics {
     /// Where the kernel's counters cannot be read. The failure is counted; the log has a line when
     /// a run of failures begins and one when it ends.
     pub fn page(&self) -> anyhow::Result<String> {
-        let counts = match self.counters.read() {
-            Ok(counts) => counts,
+        let read = self.counters.read().and_then(|counts| Ok((counts, self.counters.flows()?)));
+        let (counts, flows) = match read {
+            Ok(read) => read,
             Err(error) => {
                 self.scrape_errors.inc();
                 if !self.scrape_failing.swap(true, Ordering::Relaxed) {
                     tracing::error!(
-                        "packet counters cannot be read, scrapes fail until they can: {error:#}"
+                        "counters cannot be read, scrapes fail until they can: {error:#}"
                     );
                 }
-                return Err(error.context("packet counters cannot be read from the kernel"));
+                return Err(error.context("counters cannot be read from the kernel"));
             }
         };
         if self.scrape_failing.swap(false, Ordering::Relaxed) {
-            tracing::info!("packet counters can be read again");
+            tracing::info!("counters can be read again");
         }
 
         let mut scrape = Registry::default();
         scrape.register_collector(Box::new(packets::Packets::new(counts)));
+        scrape.register_collector(Box::new(flows::Flows::new(flows)));
         let mut page = String::new();
         text::encode_registry(&mut page, &self.registry)
             .and_then(|()| text::encode_registry(&mut page, &scrape))

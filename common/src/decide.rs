@@ -13,7 +13,7 @@ mod steps;
 
 use self::{
     memo::{Memo, Question},
-    policy::by_policy,
+    policy::{by_policy, is_node_denied, remember_node},
     steps::AtOnce,
 };
 use crate::{
@@ -142,21 +142,25 @@ fn quick_ip<const N: usize, B, M: Maps<N>>(
         return None;
     }
     let Plain { source, destination, protocol, transport } = &plain()?;
+    let (local, remote) = hook.ends(source, destination);
+    let asked = Asked { endpoint, remote, protocol: *protocol, transport };
     if hook.from_own_node {
+        if is_node_denied(endpoint) {
+            remember_node::<N, false, M>(hook, &asked, maps)?;
+        }
         return Some(Verdict::Allow(OwnNode)); // 1
     }
-    let (local, remote) = hook.ends(source, destination);
     let odd_source = matches!(hook.direction, Direction::Egress) && local != own;
     if odd_source || remote == own {
         return None;
     }
-    let asked = Asked { endpoint, remote, protocol: *protocol, transport };
     by_policy::<N, false, M>(hook, &asked, maps)
 }
 
 /// The verdict on `frame`, met at `hook` of `endpoint`.
 ///
-/// 1. What the pod's own node sends passes: probes depend on nothing. A fragment of IPv6 must have
+/// 1. What the pod's own node sends passes: probes depend on nothing. Where the pod is not free to
+///    send to the node, what the node opens is remembered for the replies. A fragment of IPv6 must have
 ///    the node's address, too: when Linux fragments a packet that it forwards, it may forget where
 ///    the packet came in (`ip6_copy_metadata`, net/ipv6/ip6_output.c).
 /// 2. What cannot be read, or carries a VLAN tag, is denied for an isolated pod.
@@ -190,18 +194,22 @@ pub fn by_network<B: Bytes>(
     ipv4: impl FnOnce() -> Verdict,
     ipv6: impl FnOnce() -> Verdict,
 ) -> Verdict {
-    if hook.from_own_node && !packet::has_extension_header(frame) {
+    let is_of_node = hook.from_own_node && !packet::has_extension_header(frame);
+    if is_of_node && !is_node_denied(endpoint) {
         return Verdict::Allow(OwnNode); // 1
     }
-    if hook.vlan_tagged {
-        return unaddressed(hook, endpoint, VlanTagged); // 2, 4
-    }
-    match packet::network(frame) {
-        Err(reason) => unaddressed(hook, endpoint, reason), // 2, 4
-        Ok(Network::Arp) => Verdict::Allow(NeighbourDiscovery), // 3
-        Ok(Network::Ipv4) => ipv4(),
-        Ok(Network::Ipv6) => ipv6(),
-    }
+    let verdict = if hook.vlan_tagged {
+        unaddressed(hook, endpoint, VlanTagged) // 2, 4
+    } else {
+        match packet::network(frame) {
+            Err(reason) => unaddressed(hook, endpoint, reason), // 2, 4
+            Ok(Network::Arp) => Verdict::Allow(NeighbourDiscovery), // 3
+            Ok(Network::Ipv4) => ipv4(),
+            Ok(Network::Ipv6) => ipv6(),
+        }
+    };
+    // It was looked at only to remember what the node opens.
+    if is_of_node { Verdict::Allow(OwnNode) } else { verdict } // 1
 }
 
 /// A packet without an address that could be read. A pod that is to send from its own addresses

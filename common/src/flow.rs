@@ -20,6 +20,8 @@ const OPENER_FINISHED: u32 = 1 << 2;
 const OTHER_FINISHED: u32 = 1 << 3;
 /// One side has ended all of it.
 const RESET: u32 = 1 << 4;
+/// The peer that opened it is the pod's own node, which no rule has to allow that.
+const OPENED_BY_NODE: u32 = 1 << 5;
 
 const NS_PER_SEC: u64 = 1_000_000_000;
 /// How often a flow that has packets is written again.
@@ -45,6 +47,28 @@ impl Flow {
             Direction::Egress => OPENED_BY_POD,
         };
         Self { seen_ns, epoch, state }
+    }
+
+    /// A flow whose first packet the pod's own node sends to the pod.
+    #[inline(always)]
+    pub const fn opened_by_node(epoch: u32, seen_ns: u64) -> Self {
+        Self { seen_ns, epoch, state: OPENED_BY_NODE }
+    }
+
+    /// Whether the pod's own node opened it: that says nothing of the rules.
+    #[inline(always)]
+    pub const fn is_by_node(&self) -> bool {
+        self.state & OPENED_BY_NODE != 0
+    }
+
+    /// The same flow after its opener, who would have made `new` of it, was judged.
+    #[inline(always)]
+    pub const fn judged_as(&self, new: &Self) -> Self {
+        Self {
+            seen_ns: self.seen_ns,
+            epoch: new.epoch,
+            state: self.state | new.state & OPENED_BY_NODE,
+        }
     }
 
     /// The direction of its first packet.

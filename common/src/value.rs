@@ -48,6 +48,9 @@ pub mod flags {
     /// A policy of the pod names blocks of addresses: an address that is no known peer's is looked
     /// up among them.
     pub const ASKS_CIDRS: u32 = 1 << 5;
+    /// What the pod sends to its own node is judged as what it sends to others. What the node opens
+    /// to the pod is remembered, for the replies.
+    pub const DENY_EGRESS_TO_NODE: u32 = 1 << 6;
 }
 
 impl Endpoint {

@@ -132,7 +132,7 @@ impl Cluster {
     /// # Panics
     /// Without root.
     pub fn start_with(members: &[Member], files: &[(&str, &str)]) -> Self {
-        Self::without_agent(members, files).with_agent(true, None)
+        Self::without_agent(members, files).with_agent(options(), None)
     }
 
     /// As [`Cluster::start`], but pods may send from any address, or from none: what they send gets
@@ -141,7 +141,8 @@ impl Cluster {
     /// # Panics
     /// Without root.
     pub fn start_unchecked(members: &[Member]) -> Self {
-        let mut cluster = Self::without_agent(members, &[]).with_agent(false, None);
+        let mut cluster = Self::without_agent(members, &[])
+            .with_agent(Options { check_source: false, ..options() }, None);
         cluster.apply("");
         cluster
     }
@@ -152,13 +153,24 @@ impl Cluster {
     /// Without root.
     pub fn start_on_filters(members: &[Member]) -> Self {
         let without_agent = Self::without_agent(members, &[]);
-        let mut cluster = without_agent.with_agent(true, Some(Hooks::Clsact));
+        let mut cluster = without_agent.with_agent(options(), Some(Hooks::Clsact));
         cluster.apply("");
         cluster
     }
 
-    fn with_agent(self, check_source: bool, hooks: Option<Hooks>) -> Self {
-        let agent = Agent::start(Arc::clone(&self.lab), self.manifests(), check_source, hooks);
+    /// As [`Cluster::start`], but egress policies decide whether a pod reaches the node.
+    ///
+    /// # Panics
+    /// Without root.
+    pub fn start_denying_egress_to_node(members: &[Member]) -> Self {
+        let options = Options { deny_egress_to_node: true, ..options() };
+        let mut cluster = Self::without_agent(members, &[]).with_agent(options, None);
+        cluster.apply("");
+        cluster
+    }
+
+    fn with_agent(self, options: Options, hooks: Option<Hooks>) -> Self {
+        let agent = Agent::start(Arc::clone(&self.lab), self.manifests(), options, hooks);
         Self { agent: Some(agent), ..self }
     }
 
@@ -338,6 +350,16 @@ pub fn endpoints(page: &Page, state: &str) -> Option<f64> {
     page.value("bulkhead_endpoints", &[("state", state)])
 }
 
+/// What an agent enforces beyond policies, if nobody says otherwise.
+const fn options() -> Options {
+    Options {
+        node: None,
+        deny_action: DenyAction::Drop,
+        check_source: true,
+        deny_egress_to_node: false,
+    }
+}
+
 /// The agent's thread.
 struct Agent {
     /// Dropping it asks the agent to end.
@@ -346,12 +368,12 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(lab: Arc<Lab>, manifests: PathBuf, check_source: bool, hooks: Option<Hooks>) -> Self {
+    fn start(lab: Arc<Lab>, manifests: PathBuf, options: Options, hooks: Option<Hooks>) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let config = Config {
             manifests,
             metrics_address: scrape::ADDRESS,
-            options: Options { node: None, deny_action: DenyAction::Drop, check_source },
+            options,
             debug_packets: false,
             hooks,
         };

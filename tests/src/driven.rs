@@ -56,7 +56,12 @@ impl Driven {
     pub fn start(cluster: &Cluster) -> Self {
         let kernel = Kernel::load(kernel::Options::default()).expect("the programs load");
         let kernel = Tallied { kernel, executed: BTreeMap::new() };
-        let options = Options { node: None, deny_action: DenyAction::Drop, check_source: true };
+        let options = Options {
+            node: None,
+            deny_action: DenyAction::Drop,
+            check_source: true,
+            deny_egress_to_node: false,
+        };
         let mut enforcer = Enforcer::new(&options, kernel);
         // Links are read in the calling thread's namespace.
         enforcer.set_links(cluster.node().enter(links).expect("the node's namespace"));

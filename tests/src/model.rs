@@ -149,8 +149,11 @@ impl Model {
         {
             // What it ends is ended once.
             let says = Transport { closes: Closes::Nothing, ..says };
-            let first = First { protocol, says, headers_end: ip.headers_end, met: state.now };
-            self.firsts.insert(datagram(direction, ip, id), first);
+            let datagram = datagram(direction, ip, id);
+            let before = self.firsts.get(&datagram).map_or(0, |first| first.headers_end);
+            let headers_end = ip.headers_end.max(before);
+            let first = First { protocol, says, headers_end, met: state.now };
+            self.firsts.insert(datagram, first);
         }
         verdict
     }
@@ -197,8 +200,12 @@ impl Model {
         if !kept {
             return Allow(reason);
         }
-        let replies_pass = known(state, remote) == Known::Node
-            || allow(state, back, remote, protocol, says.source_port).is_some();
+        let replies = allow(state, back, remote, protocol, says.source_port);
+        let replies_pass = match says.part {
+            // Others may stand behind an address of the node.
+            Part::Any => matches!(replies, Some(Rule | NotIsolated)),
+            _ => replies.is_some() || known(state, remote) == Known::Node,
+        };
         let flow = match self.live(asked.flow(), state.now) {
             None if replies_pass && !first => return Allow(reason),
             Some(flow) if !first || (flow.opener == direction && !flow.is_over()) => {
@@ -239,13 +246,11 @@ impl Model {
         else {
             return Deny(NotAllowed);
         };
-        if flow.epoch != state.epoch
-            && allow(state, opener, remote, protocol, says.source_port).is_none()
-        {
+        let next = flow.after(direction, says.closes, state.epoch, state.now);
+        if next != flow && allow(state, opener, remote, protocol, says.source_port).is_none() {
             return Deny(FlowRevoked);
         }
-        let flow = flow.after(direction, says.closes, state.epoch, state.now);
-        self.flows.insert(asked.flow(), flow);
+        self.flows.insert(asked.flow(), next);
         Allow(Reply)
     }
 
@@ -256,6 +261,10 @@ impl Model {
         let (_, remote) = ends(went, quoted.source, quoted.destination);
         let (pod_port, peer_port) = ends(went, source_port, destination_port);
         let flow = self.live((remote, pod_port, peer_port, protocol), state.now);
+        let sent = allow(state, went, remote, protocol, destination_port);
+        if flow.is_none() && state.is_isolated(went) && sent.is_none() {
+            return Deny(NotAllowed);
+        }
         let opener = flow.map_or(direction, |flow| flow.opener);
         let port = if opener == went { destination_port } else { source_port };
         match (allow(state, opener, remote, protocol, port), flow) {

@@ -159,6 +159,34 @@ fn what_the_own_node_sends_passes_whatever_it_is() {
 }
 
 #[test]
+fn a_pod_that_reaches_its_own_node_by_rules_only_answers_it() {
+    let mut programs = program::shared(ISOLATED | flags::CHECK_SOURCE | flags::DENY_EGRESS_TO_NODE);
+    for net in NETS {
+        let to_node = Frame::tcp(at(net.pod, CLIENT), at(net.node, DENIED), tcp::SYN).bytes();
+        assert_eq!(programs.from_pod(&to_node), Deny(NotAllowed));
+        let ping = Frame::echo_request(net.pod, net.node, 7).bytes();
+        assert_eq!(programs.from_pod(&ping), Deny(NotAllowed));
+
+        let (node, pod) = (at(net.node, CLIENT), at(net.pod, DENIED));
+        let answer = Frame::tcp(pod, node, tcp::SYN | tcp::ACK).bytes();
+        assert_eq!(programs.from_pod(&answer), Deny(NotAllowed), "nobody asked yet");
+        for flags in [tcp::SYN, tcp::ACK, tcp::ACK] {
+            let asks = Frame::tcp(node, pod, flags).bytes();
+            assert_eq!(programs.to_pod_from_own_node(&asks), Allow(OwnNode));
+            assert_eq!(programs.from_pod(&answer), Allow(Reply));
+            assert_eq!(programs.to_pod(&asks), Deny(NotAllowed), "somebody else's");
+        }
+        let ping = Frame::echo_request(net.node, net.pod, 7).bytes();
+        assert_eq!(programs.to_pod_from_own_node(&ping), Allow(OwnNode));
+        let pong = Frame::echo_reply(net.pod, net.node, 7).bytes();
+        assert_eq!(programs.from_pod(&pong), Allow(Reply));
+        // Whatever else it is.
+        let cut = Frame::tcp(node, pod, tcp::SYN).cut(3).bytes();
+        assert_eq!(programs.to_pod_from_own_node(&cut), Allow(OwnNode));
+    }
+}
+
+#[test]
 fn the_pod_reaches_its_own_node_and_itself() {
     let mut programs = program::shared(ISOLATED | flags::CHECK_SOURCE);
     for net in NETS {

@@ -3,11 +3,15 @@
 
 use std::net::IpAddr;
 
-use bulkhead_common::frames::{Frame, tcp};
+use bulkhead_common::{
+    abi,
+    frames::{Frame, tcp},
+};
 use bulkhead_tests::{
     cluster::{Cluster, Member, policy},
     pod::at,
     probe::{Connection, expect_heard, expect_nothing_heard, listen, say},
+    scrape::Page,
     wire::Wire,
 };
 
@@ -46,6 +50,28 @@ fn let_in(cluster: &Cluster) -> f64 {
     cluster.metrics().value("bulkhead_packets_total", &labels).unwrap_or(0.0)
 }
 
+/// The page tells how many of these flows there was no room for, once it has counted.
+fn expect_evictions(cluster: &Cluster, family: &str, flows: f64) {
+    let page = cluster.metrics();
+    let value = |page: &Page, name: &str| {
+        page.value(name, &[("family", family)]).unwrap_or_else(|| panic!("no {name} of {family}"))
+    };
+    let capacity = value(&page, "bulkhead_flow_capacity");
+    assert_eq!(capacity, f64::from(abi::FLOWS));
+    let made = value(&page, "bulkhead_flows_made_total");
+    assert!((flows..flows + 100.0).contains(&made), "{made} flows of {family} were made");
+    cluster.wait_for("the flows to be counted", |page| {
+        let entries = value(page, "bulkhead_flows");
+        assert!(entries <= capacity, "{entries} flows of {family} are there");
+        // The map keeps some places free on each CPU.
+        let full = entries > 0.9 * capacity;
+        full && value(page, "bulkhead_flows_evicted_total") >= made - capacity
+    });
+    let other = if family == "ipv4" { "ipv6" } else { "ipv4" };
+    let evicted = page.value("bulkhead_flows_evicted_total", &[("family", other)]);
+    assert_eq!(evicted, Some(0.0), "nothing floods the other map");
+}
+
 fn connections_go_on(from: IpAddr, to: IpAddr) {
     let mut cluster = Cluster::start(&[SERVER, CLIENT, FLOODER]);
     cluster.apply(&allow_in());
@@ -69,6 +95,8 @@ fn connections_go_on(from: IpAddr, to: IpAddr) {
     }
     let flows = f64::from(FLOWS) * FLOODED.len() as f64;
     assert!(let_in(&cluster) - let_in_before >= flows, "each of them was met, and allowed");
+    // Each is one of the pod that opens it, too.
+    expect_evictions(&cluster, if from.is_ipv4() { "ipv4" } else { "ipv6" }, 2.0 * flows);
     cluster.expect_denied(&before, &[]);
     slow.expect_alive();
 

@@ -39,6 +39,7 @@ fn exchange(cluster: &Cluster, own: IpAddr, to: IpAddr) {
 
 /// With each of these kinds of translation.
 fn only_the_pod_itself_gets_through(
+    start: impl Fn(&[Member]) -> Cluster,
     wiring: Wiring,
     kinds: &[Masquerade],
     prepare: impl Fn(&Cluster),
@@ -50,7 +51,7 @@ fn only_the_pod_itself_gets_through(
         Service { name: "own", host: 10, port: PORT, backend: server, target_port: TARGET };
     let to_another = Service { name: "far", host: 11, backend: far, ..to_itself };
     let services = [to_itself, to_another];
-    let mut cluster = Cluster::start(&[server, near, far]);
+    let mut cluster = start(&[server, near, far]);
     prepare(&cluster);
     let _listeners = ["server", "far"]
         .map(|name| Listener::start(cluster.inside(name), name, &[TARGET]).expect("a listener"));
@@ -105,20 +106,27 @@ fn only_the_pod_itself_gets_through(
 
 #[test]
 fn behind_a_route_an_isolated_pod_reaches_itself_alone_through_its_service() {
-    only_the_pod_itself_gets_through(Wiring::Routed, &[Hairpins, All], |_| ());
+    only_the_pod_itself_gets_through(Cluster::start, Wiring::Routed, &[Hairpins, All], |_| ());
+}
+
+#[test]
+fn where_egress_to_the_node_is_denied_an_isolated_pod_reaches_itself_alone_through_its_service() {
+    // It answers to the node's address.
+    let start = Cluster::start_denying_egress_to_node;
+    only_the_pod_itself_gets_through(start, Wiring::Routed, &[Hairpins, All], |_| ());
 }
 
 #[test]
 fn on_a_bridge_an_isolated_pod_reaches_itself_alone_through_its_service() {
     // With hairpins alone, a neighbour's answers would go straight to it, as nobody's that it asked.
-    only_the_pod_itself_gets_through(Wiring::Bridge, &[All], |cluster| {
+    only_the_pod_itself_gets_through(Cluster::start, Wiring::Bridge, &[All], |cluster| {
         cluster.filter_on_bridge(false);
     });
 }
 
 #[test]
 fn where_the_bridge_translates_an_isolated_pod_reaches_itself_alone_through_its_service() {
-    only_the_pod_itself_gets_through(Wiring::Bridge, &[Hairpins, All], |cluster| {
+    only_the_pod_itself_gets_through(Cluster::start, Wiring::Bridge, &[Hairpins, All], |cluster| {
         assert!(cluster.filter_on_bridge(true), "this needs a kernel with br_netfilter");
         // What is translated on the bridge may go back to where it came from.
         let port = cluster.pod("server").interface();

@@ -11,6 +11,7 @@ use bulkhead_common::{abi::COUNTER_BLOCK_UNKNOWN, verdict::Direction};
 use crate::{
     dataplane::{
         counters::{Blocks, Counters},
+        flows::{FlowCount, Flows},
         kernel::Kernel,
     },
     endpoint::Binding,
@@ -21,15 +22,16 @@ use crate::{
     policy::{compiled::MixedService, model::ObjectKey},
 };
 
-/// The kernel's counters, with the names of pods.
+/// The kernel's counters, with the names of pods; its flows.
 pub(super) struct PodCounters {
     counters: Arc<Counters>,
+    flows: Arc<Flows>,
     blocks: RwLock<Blocks>,
 }
 
 impl PodCounters {
-    pub(super) fn new(counters: Arc<Counters>) -> Self {
-        Self { counters, blocks: RwLock::default() }
+    pub(super) fn new(counters: Arc<Counters>, flows: Arc<Flows>) -> Self {
+        Self { counters, flows, blocks: RwLock::default() }
     }
 
     fn set_blocks(&self, blocks: Blocks) {
@@ -55,6 +57,10 @@ impl CounterSource for Arc<PodCounters> {
             }));
         }
         Ok(counts)
+    }
+
+    fn flows(&self) -> anyhow::Result<[FlowCount; 2]> {
+        self.flows.read()
     }
 }
 

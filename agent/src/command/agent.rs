@@ -44,6 +44,13 @@ pub struct Agent {
     /// Let pods send from addresses that are not theirs
     #[arg(long)]
     allow_spoofed_sources: bool,
+    /// Let egress policies decide whether a pod reaches its own node, too. For nodes where the kubelet
+    /// or a proxy for cloud credentials listens. Without it every pod reaches every address of its
+    /// node; with it a pod that is isolated for egress needs a rule with an ipBlock around the node's
+    /// address, also for what it uses there unnoticed: node-local DNS, host ports, NodePorts. What the
+    /// node asks of the pod (probes) is answered in any case
+    #[arg(long)]
+    deny_egress_to_node: bool,
     /// Have the kernel log every verdict, at level debug (`--log info,bulkhead_ebpf=debug`); slow
     #[arg(long)]
     debug_packets: bool,
@@ -74,6 +81,7 @@ impl Agent {
                     Action::Reject => DenyAction::Reject,
                 },
                 check_source: !self.allow_spoofed_sources,
+                deny_egress_to_node: self.deny_egress_to_node,
             },
             debug_packets: self.debug_packets,
             hooks: None,

@@ -50,6 +50,9 @@ pub struct Explain {
     /// One address family only; without it, every one that both ends have
     #[arg(long, value_name = "FAMILY")]
     family: Option<OneFamily>,
+    /// As agents do that run with this option: a pod reaches its own node by egress rules only
+    #[arg(long)]
+    deny_egress_to_node: bool,
     /// How to write the answer
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     output: Output,
@@ -134,7 +137,8 @@ impl Explain {
     }
 
     fn answer(&self, err: &mut impl Write) -> Result<Report> {
-        let mut cluster = described(&self.manifests, err)?;
+        let mut cluster =
+            described(&self.manifests, err)?.deny_egress_to_node(self.deny_egress_to_node);
         let objects = cluster.objects();
         let (protocol, port) = self.port;
         let spec = FlowSpec {

@@ -49,6 +49,9 @@ pub struct MatrixCommand {
     /// A row and a column for each pod, also where nothing tells them apart
     #[arg(long)]
     ungrouped: bool,
+    /// As agents do that run with this option: a pod reaches its own node by egress rules only
+    #[arg(long)]
+    deny_egress_to_node: bool,
     /// How to write the matrix
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     output: Output,
@@ -122,7 +125,8 @@ impl MatrixCommand {
     }
 
     fn answer(&self, err: &mut impl Write) -> Result<Matrix> {
-        let mut cluster = described(&self.manifests, err)?;
+        let mut cluster =
+            described(&self.manifests, err)?.deny_egress_to_node(self.deny_egress_to_node);
         Matrix::new(
             &mut cluster,
             &Request {

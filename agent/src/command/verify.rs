@@ -67,6 +67,9 @@ pub struct Verify {
     /// Flows to be judged, whatever is expected of them; `-` is standard input
     #[arg(long, value_name = "FILE", group = "list")]
     flows: Option<PathBuf>,
+    /// As agents do that run with this option: a pod reaches its own node by egress rules only
+    #[arg(long)]
+    deny_egress_to_node: bool,
     /// Who judges. All three come to the same
     #[arg(long, value_enum, default_value = "compiled")]
     engine: EngineName,
@@ -140,7 +143,8 @@ impl Verify {
         if is_expected {
             require_expectations(&name, &lines)?;
         }
-        let mut cluster = described(&self.manifests, err)?;
+        let mut cluster =
+            described(&self.manifests, err)?.deny_egress_to_node(self.deny_egress_to_node);
         let mut engine: Box<dyn Engine> = match self.engine {
             EngineName::Compiled => Box::<CompiledMaps>::default(),
             EngineName::Specification => Box::new(Specification),

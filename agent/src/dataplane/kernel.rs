@@ -29,6 +29,7 @@ use nix::{
 use super::{
     attach::{Attached, Hooks, classifier},
     counters::Counters,
+    flows::{self, Flows},
     op::{Execute, MapAddress, Op},
     refusal,
 };
@@ -132,6 +133,19 @@ impl Kernel {
     /// It was taken before.
     pub fn take_events(&mut self) -> anyhow::Result<RingBuf<MapData>> {
         take(&mut self.ebpf, name::EVENTS)
+    }
+
+    /// The maps of flows. There is one owner: a second call is an error.
+    ///
+    /// # Errors
+    ///
+    /// They were taken before.
+    pub fn take_flows(&mut self) -> anyhow::Result<Flows> {
+        Ok(Flows::new(flows::Maps {
+            v4: take(&mut self.ebpf, name::FLOWS_V4)?,
+            v6: take(&mut self.ebpf, name::FLOWS_V6)?,
+            made: per_cpu(&mut self.ebpf, name::FLOWS_MADE)?,
+        }))
     }
 
     /// A loaded program, to be run on single packets by tests and benchmarks.

@@ -57,7 +57,8 @@ pub struct Desired<'a> {
 pub enum DesiredEndpoint<'a> {
     /// The policy of the pod behind it.
     Pod(&'a EndpointPolicy),
-    /// Nothing passes but what the own node sends or receives: the interface was a pod's, and
+    /// Nothing passes but what the own node sends, or receives if pods are free to send to it: the
+    /// interface was a pod's, and
     /// which one it is now cannot be told.
     Closed,
 }
@@ -77,6 +78,7 @@ pub struct Programmed {
     slot: usize,
     epoch: u32,
     check_source: bool,
+    deny_egress_to_node: bool,
     /// How many operations of the last plan were not executed yet; `None`: there is no telling what
     /// is there.
     outstanding: Option<usize>,
@@ -107,8 +109,15 @@ impl Programmed {
             slot: 0,
             epoch: 0,
             check_source,
+            deny_egress_to_node: false,
             outstanding: None,
         }
+    }
+
+    /// The same; with `deny`, pods reach their own node by rules only.
+    #[must_use]
+    pub fn deny_egress_to_node(self, deny: bool) -> Self {
+        Self { deny_egress_to_node: deny, ..self }
     }
 
     /// The operations that lead from here to `desired`.
@@ -369,6 +378,7 @@ impl Programmed {
     /// An endpoint that nothing passes, but for its epoch and its counters.
     fn closed(&self, slot: usize) -> Endpoint {
         let slot = if slot == 0 { 0 } else { flags::SECOND_IDENTITY };
+        let node = if self.deny_egress_to_node { flags::DENY_EGRESS_TO_NODE } else { 0 };
         Endpoint {
             ipv6: Address::ZERO,
             ipv4: Address::ZERO,
@@ -376,7 +386,7 @@ impl Programmed {
             egress: Side::NOTHING,
             epoch: 0,
             counters: 0,
-            flags: flags::ISOLATED_INGRESS | flags::ISOLATED_EGRESS | slot,
+            flags: flags::ISOLATED_INGRESS | flags::ISOLATED_EGRESS | slot | node,
         }
     }
 

@@ -18,6 +18,7 @@ use super::{
     *,
 };
 use crate::{
+    dataplane::flows::FlowCount,
     metrics::{CounterSource, PacketCount},
     policy::{
         compiled::{Closed, EndpointPolicy, PortSet, SidePolicy},
@@ -231,6 +232,10 @@ struct NoCounters;
 impl CounterSource for NoCounters {
     fn read(&self) -> anyhow::Result<Vec<PacketCount>> {
         Ok(vec![])
+    }
+
+    fn flows(&self) -> anyhow::Result<[FlowCount; 2]> {
+        Ok(Default::default())
     }
 }
 

@@ -51,7 +51,12 @@ fn links(veths: &[(u32, &str)]) -> LinkState {
 
 /// Pods `shop/db` and `shop/web`, each behind its interface; `db` admits `web` on TCP 3306.
 fn shop() -> Enforcer<Kernel> {
-    let options = Options { node: None, deny_action: DenyAction::Drop, check_source: true };
+    let options = Options {
+        node: None,
+        deny_action: DenyAction::Drop,
+        check_source: true,
+        deny_egress_to_node: false,
+    };
     let mut enforcer = Enforcer::new(&options, Kernel::default());
     let mut only_web = policy("shop/db", "app=db");
     only_web.ingress = Some(vec![rule(&[pods("app=web")], &[port(3306)])]);

@@ -10,6 +10,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    dataplane::flows::FlowCount,
     metrics::{CounterSource, PacketCount},
     policy::model::ObjectKey,
 };
@@ -31,6 +32,10 @@ impl CounterSource for Counters {
             packets: 3,
             bytes: 180,
         }])
+    }
+
+    fn flows(&self) -> anyhow::Result<[FlowCount; 2]> {
+        Ok(Default::default())
     }
 }
 
@@ -89,7 +94,7 @@ async fn counters_that_cannot_be_read_make_the_scrape_fail() {
     let server = start(false, |_| {}).await;
     let (head, body) = server.get("/metrics").await;
     assert!(head.starts_with("HTTP/1.1 500 "), "{head}");
-    assert_eq!(body, "packet counters cannot be read from the kernel: map COUNTERS is gone\n");
+    assert_eq!(body, "counters cannot be read from the kernel: map COUNTERS is gone\n");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter},
 };
 
-use crate::policy::model::ObjectKey;
+use crate::{dataplane::flows::FlowCount, policy::model::ObjectKey};
 
 /// One counter of the kernel, summed over the CPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,13 @@ pub trait CounterSource: Send + Sync + 'static {
     ///
     /// Where the kernel's map cannot be read. A source never answers with less than all.
     fn read(&self) -> anyhow::Result<Vec<PacketCount>>;
+
+    /// The flows of IPv4 and of IPv6.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    fn flows(&self) -> anyhow::Result<[FlowCount; 2]>;
 }
 
 const PACKETS_HELP: &str = "Packets that Bulkhead judged at the pod's interface. \

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Mutex};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use bulkhead_common::verdict::{AllowReason, DropReason, Verdict};
 
 use super::*;
-use crate::policy::model::ObjectKey;
+use crate::{dataplane::flows::FlowCount, policy::model::ObjectKey};
 
 /// Answers with its rows, or fails where there are none.
-struct Rows(Mutex<Option<Vec<PacketCount>>>);
+struct Rows(Mutex<Option<Vec<PacketCount>>>, Mutex<Option<[FlowCount; 2]>>);
 
 impl CounterSource for Arc<Rows> {
     fn read(&self) -> anyhow::Result<Vec<PacketCount>> {
@@ -17,6 +17,10 @@ impl CounterSource for Arc<Rows> {
             Some(rows) => Ok(rows.clone()),
             None => bail!("map COUNTERS: no such file"),
         }
+    }
+
+    fn flows(&self) -> anyhow::Result<[FlowCount; 2]> {
+        self.1.lock().unwrap().ok_or_else(|| anyhow!("map FLOWS_V4: no such file"))
     }
 }
 
@@ -26,7 +30,11 @@ fn row(pod: &str, direction: Direction, verdict: Verdict, packets: u64) -> Packe
 }
 
 fn metrics(rows: Vec<PacketCount>) -> (Metrics, Arc<Rows>) {
-    let rows = Arc::new(Rows(Mutex::new(Some(rows))));
+    let flows = [
+        FlowCount { entries: 90, made: 100, evicted: 10 },
+        FlowCount { entries: 2, made: 2, evicted: 0 },
+    ];
+    let rows = Arc::new(Rows(Mutex::new(Some(rows)), Mutex::new(Some(flows))));
     (Metrics::new(Arc::clone(&rows)), rows)
 }
 
@@ -125,12 +133,22 @@ fn unreadable_counters_are_an_error_and_not_an_empty_page() {
     for _ in 0..2 {
         assert_eq!(
             format!("{:#}", metrics.page().unwrap_err()),
-            "packet counters cannot be read from the kernel: map COUNTERS: no such file"
+            "counters cannot be read from the kernel: map COUNTERS: no such file"
         );
     }
     *rows.0.lock().unwrap() = Some(vec![]);
     let page = metrics.page().unwrap();
     assert!(page.contains("\nbulkhead_scrape_errors_total 2\n"), "{page}");
+}
+
+#[test]
+fn flows_that_cannot_be_counted_are_an_error_and_not_a_zero() {
+    let (metrics, rows) = metrics(vec![]);
+    *rows.1.lock().unwrap() = None;
+    assert_eq!(
+        format!("{:#}", metrics.page().unwrap_err()),
+        "counters cannot be read from the kernel: map FLOWS_V4: no such file"
+    );
 }
 
 /// Every metric's name as queries use it.
@@ -182,7 +200,8 @@ fn the_document_explains_every_reason_and_every_word_of_a_label() {
         .chain(ProblemKind::ALL.iter().map(|kind| kind.as_str()))
         .chain(EndpointState::ALL.iter().map(|state| state.as_str()))
         .chain(Map::ALL.iter().map(|map| map.as_str()))
-        .chain(DropEventOutcome::ALL.iter().map(|outcome| outcome.as_str()));
+        .chain(DropEventOutcome::ALL.iter().map(|outcome| outcome.as_str()))
+        .chain(flows::FAMILIES);
     for word in words {
         assert!(document.contains(&format!("| `{word}` |")), "no row explains `{word}`");
     }

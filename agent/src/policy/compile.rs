@@ -330,8 +330,8 @@ impl Compiler {
         let services = ports.into_iter().map(|(port, backends)| {
             let backends = backends.into_iter().map(|(address, port)| {
                 let peer = self.plain_identity(index, address);
-                let is_node = peer & IDENTITY_NODE != 0;
-                ServiceBackend { identity: peer & !IDENTITY_NODE, is_node, port }
+                let is_free = peer & IDENTITY_NODE != 0 && !index.denies_egress_to_node();
+                ServiceBackend { identity: peer & !IDENTITY_NODE, is_free, port }
             });
             (port, backends.collect())
         });

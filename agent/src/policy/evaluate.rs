@@ -103,7 +103,8 @@ impl Evaluation {
 ///
 /// The first that applies:
 /// 1. Policy concerns pods of this node that have an address, have not ended and are not the node.
-/// 2. The pod's own node may always reach it, and it may always reach its own node.
+/// 2. The pod's own node may always reach it, and it may always reach its own node, unless that is
+///    put under egress policy.
 /// 3. A pod always reaches itself.
 /// 4. A pod is closed while the state is not complete, or while another has its address, too.
 /// 5. A pod that no policy selects for this direction is not isolated.
@@ -123,7 +124,7 @@ pub fn evaluate(index: &Index, pod: &ObjectKey, flow: &Flow) -> Option<Evaluatio
     }
     let is_own_node = match flow.direction {
         Direction::Ingress => flow.from_own_node,
-        Direction::Egress => index.node_addresses().contains(&flow.peer),
+        Direction::Egress => is_free_to(index, flow.peer),
     };
     if is_own_node {
         return Some(Evaluation::OwnNode); // 2
@@ -150,6 +151,11 @@ pub fn evaluate(index: &Index, pod: &ObjectKey, flow: &Flow) -> Option<Evaluatio
     } else {
         Evaluation::Allowed(rules.into_iter().collect()) // 7
     })
+}
+
+/// Whether an address is the own node's, which pods reach whatever their policies say.
+fn is_free_to(index: &Index, address: IpAddr) -> bool {
+    !index.denies_egress_to_node() && index.node_addresses().contains(&address)
 }
 
 /// The policies that isolate a pod in a direction, in order.

@@ -30,6 +30,7 @@ pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 pub struct Index {
     node: Option<String>,
     node_addresses: BTreeSet<IpAddr>,
+    deny_egress_to_node: bool,
     complete: bool,
     namespaces: BTreeMap<String, Namespace>,
     pods: BTreeMap<ObjectKey, Pod>,
@@ -96,6 +97,7 @@ impl PartialEq for Index {
     fn eq(&self, other: &Self) -> bool {
         self.node == other.node
             && self.node_addresses == other.node_addresses
+            && self.deny_egress_to_node == other.deny_egress_to_node
             && self.complete == other.complete
             && self.namespaces == other.namespaces
             && self.pods == other.pods
@@ -116,6 +118,7 @@ impl Index {
         Self {
             node,
             node_addresses: BTreeSet::new(),
+            deny_egress_to_node: false,
             complete: false,
             namespaces: BTreeMap::new(),
             pods: BTreeMap::new(),
@@ -128,6 +131,17 @@ impl Index {
             common: Common::default(),
             dirty: Dirty::default(),
         }
+    }
+
+    /// The same; with `deny`, egress policies decide whether a pod reaches its own node.
+    #[must_use]
+    pub fn deny_egress_to_node(self, deny: bool) -> Self {
+        Self { deny_egress_to_node: deny, ..self }
+    }
+
+    /// Whether egress policies decide that a pod reaches its own node.
+    pub fn denies_egress_to_node(&self) -> bool {
+        self.deny_egress_to_node
     }
 
     /// Takes in one change; says whether the state is different now.

@@ -89,12 +89,13 @@ proptest! {
         changes in cluster(),
         node_addresses in node_addresses(),
         node_name in prop::option::weighted(0.8, Just(NODE)),
+        deny_egress_to_node in any::<bool>(),
         more in prop::collection::vec(change(), 0..8),
     ) {
-        let mut index = index_of(&changes, node_name);
+        let mut index = index_of(&changes, node_name).deny_egress_to_node(deny_egress_to_node);
         index.set_node_addresses(node_addresses);
         let mut compiler = Compiler::new(DenyAction::Drop);
-        let mut node = Node::new();
+        let mut node = Node::new(deny_egress_to_node);
         for change in [None].into_iter().chain(more.into_iter().map(Some)) {
             change.map(|change| index.apply(change));
             compiler.update(&mut index);
@@ -110,7 +111,7 @@ proptest! {
     ) {
         let mut index = index_of(&changes, Some(NODE));
         let mut compiler = Compiler::new(DenyAction::Drop);
-        let mut node = Node::new();
+        let mut node = Node::new(false);
         compiler.update(&mut index);
         node.program(&mut compiler, |_| {});
         for batch in more {

@@ -33,6 +33,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// The same cluster; with `deny`, its agents let egress policies decide whether a pod reaches its
+    /// own node.
+    #[must_use]
+    pub fn deny_egress_to_node(self, deny: bool) -> Self {
+        Self { whole: self.whole.deny_egress_to_node(deny), views: BTreeMap::new(), ..self }
+    }
+
     /// A cluster of which nothing is known.
     pub fn new() -> Self {
         Self { whole: Index::new(None), lone: None, views: BTreeMap::new() }
@@ -138,7 +145,8 @@ impl Extend<Change> for Cluster {
 }
 
 fn view(whole: &Index, lone: &NodeName, node: &NodeName) -> Index {
-    let mut view = Index::new(node.as_deref().map(str::to_owned));
+    let mut view = Index::new(node.as_deref().map(str::to_owned))
+        .deny_egress_to_node(whole.denies_egress_to_node());
     let changes = [Change::SourceComplete(whole.is_complete())]
         .into_iter()
         .chain(whole.nodes().values().cloned().map(Change::NodeApplied))

@@ -132,6 +132,7 @@ impl Matrix {
         }
         let nodes = parties.iter().filter_map(Party::home).cloned().collect();
         let views = Views::new(cluster, nodes);
+        let denies_node = cluster.objects().denies_egress_to_node();
         let mut cells = Interned::default();
         let mut places = Vec::with_capacity(parties.len() * parties.len());
         for from in &parties {
@@ -151,7 +152,7 @@ impl Matrix {
         let mut places = group::places(&groups, &whole);
         let pairs = groups.iter().flat_map(|from| groups.iter().map(move |to| (from, to)));
         for ((from, to), place) in pairs.zip(&mut places) {
-            let own = own_node(from, to, &parties);
+            let own = own_node(from, to, &parties, denies_node);
             *place = cells.place(with_own_node(&cells.values[*place], own, request.only.as_ref()));
         }
         Ok(Self { ends: group::ends(&groups, &parties), left_out, cells, places })
@@ -217,7 +218,7 @@ fn allowed(views: &Views, from: &Party, to: &Party, family: Family) -> Result<Op
     if let Who::Pod(home, pod) = &from.who {
         // Its own node has a cell of its own kind; but others may claim an address of it.
         let is_other = !from.is_own_node_of(to);
-        let is_own = |address: &IpAddr| is_other && views.is_own_address(home, *address);
+        let is_own = |address: &IpAddr| is_other && views.is_free_to(home, *address);
         for address in to.of_family(family).filter(|address| !is_own(address)) {
             sum = sum.meet(&views.allowed(home, pod, Direction::Egress, address)?);
         }
@@ -230,16 +231,19 @@ fn allowed(views: &Views, from: &Party, to: &Party, family: Family) -> Result<Op
     Ok(Some(sum))
 }
 
-/// How many pairs of a pod and its own node there are between two groups.
+/// How many pairs of a pod and its own node there are between two groups, of which no policy is asked.
 enum OwnNode {
     None,
     Some,
     All,
 }
 
-fn own_node(from: &[usize], to: &[usize], parties: &[Party]) -> OwnNode {
+fn own_node(from: &[usize], to: &[usize], parties: &[Party], denies_node: bool) -> OwnNode {
     let pairs = || from.iter().flat_map(|from| to.iter().map(move |to| (from, to)));
-    let is_own = |(from, to): (&usize, &usize)| parties[*from].is_own_node_of(&parties[*to]);
+    let is_own = |(from, to): (&usize, &usize)| {
+        let (from, to) = (&parties[*from], &parties[*to]);
+        from.is_own_node_of(to) && !(denies_node && from.pod().is_some())
+    };
     if !pairs().any(is_own) {
         OwnNode::None
     } else if pairs().all(is_own) {

@@ -7,7 +7,7 @@ use crate::{
     packet::{Role, Transport},
     value::{
         Endpoint, Flow, IDENTITY_NODE, IDENTITY_NONE, Peer, PortRange, PortSet,
-        flags::{ASKS_CIDRS, SECOND_IDENTITY},
+        flags::{ASKS_CIDRS, DENY_EGRESS_TO_NODE, SECOND_IDENTITY},
     },
     verdict::{
         AllowReason::{self, NotIsolated, OwnNode, Related, Reply, Rule},
@@ -78,7 +78,8 @@ pub(super) fn by_policy<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>
                 Role::Answers | Role::Alone | Role::NeighbourDiscovery | Role::Reports => false,
             };
             if wanted {
-                remember::<N, WRITES, M>(hook, asked, &key, flow(), maps)?;
+                let new = Flow::opened(direction, asked.endpoint.epoch, maps.now_ns());
+                remember::<N, WRITES, M>(hook, asked, &key, flow(), &new, maps)?;
             }
             Some(Verdict::Allow(reason)) // 1
         }
@@ -96,7 +97,8 @@ pub(super) fn by_policy<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>
 /// Why a packet passes whose flow says all that rules would, and is not to be written again.
 ///
 /// Any change of what the rules say gives the endpoint another epoch, and they are asked again with
-/// the first packet of every second in any case.
+/// the first packet of every second in any case. That the node opened the flow says nothing of what
+/// rules let others send in its name.
 #[inline(always)]
 fn by_fresh_flow<const N: usize, M: Maps<N> + ?Sized>(
     flow: &Flow,
@@ -106,7 +108,7 @@ fn by_fresh_flow<const N: usize, M: Maps<N> + ?Sized>(
 ) -> Option<AllowReason> {
     let Transport { role, ending, .. } = *asked.transport;
     let by_opener = flow.opener() as u8 == direction as u8;
-    if by_opener && matches!(role, Role::Answers) {
+    if by_opener && (matches!(role, Role::Answers) || flow.is_by_node()) {
         return None;
     }
     let now = Flow { epoch: asked.endpoint.epoch, ..flow.after(direction, ending, maps.now_ns()) };
@@ -151,7 +153,10 @@ fn by_maps<const N: usize, M: Maps<N> + ?Sized>(
         return Some(Rule);
     }
     let identity = maps.identity(asked.remote, asked.endpoint.flags);
-    if is_node(identity) && matches!(direction, Direction::Egress) {
+    if is_node(identity)
+        && matches!(direction, Direction::Egress)
+        && !is_node_denied(asked.endpoint)
+    {
         return Some(OwnNode);
     }
     let identity = identity & !IDENTITY_NODE;
@@ -197,6 +202,12 @@ pub fn identity_in<const N: usize, M: Maps<N> + ?Sized>(
 #[inline(always)]
 pub(super) const fn is_node(identity: u32) -> bool {
     identity & IDENTITY_NODE != 0
+}
+
+/// Whether the pod reaches its own node by rules only.
+#[inline(always)]
+pub(super) const fn is_node_denied(endpoint: &Endpoint) -> bool {
+    endpoint.flags & DENY_EGRESS_TO_NODE != 0
 }
 
 #[inline(always)]
@@ -247,7 +258,8 @@ pub fn is_in_ranges(
     false
 }
 
-/// Remembers who opened the flow of a packet that rules allow. `None`: not without `WRITES`.
+/// Remembers who opened the flow of a packet that is allowed; where that was not known, it is `new`.
+/// `None`: not without `WRITES`.
 ///
 /// A packet that continues something unknown is taken for the opener's, so that a lost entry heals;
 /// but not where its replies pass by rules anyway: then it may as well be a reply itself.
@@ -257,33 +269,33 @@ fn remember<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
     asked: &Asked<'_, N>,
     key: &FlowKey<N>,
     known: Option<Flow>,
+    new: &Flow,
     maps: &M,
 ) -> Option<()> {
     let direction = hook.direction;
     let opens = matches!(asked.transport.role, Role::Opens);
-    let now_ns = maps.now_ns();
-    let new = Flow::opened(direction, asked.endpoint.epoch, now_ns);
+    let now_ns = new.seen_ns;
     let Some(live) = known.filter(|flow| flow.is_live(asked.protocol, now_ns)) else {
         if !opens && needs_no_flow(hook, asked, maps) {
             return Some(());
         }
         return put::<WRITES>(|| match known {
-            None => maps.make_flow(key, &new),
-            Some(_) => maps.set_flow(key, &new),
+            None => maps.make_flow(key, new),
+            Some(_) => maps.set_flow(key, new),
         });
     };
     let by_opener = live.opener() as u8 == direction as u8;
     let next = live.after(direction, asked.transport.ending, now_ns);
     let next = match (by_opener, opens) {
-        (true, true) if live.is_over() => new,
-        (true, _) => Flow { epoch: new.epoch, ..next },
-        (false, true) => new,
+        (true, true) if live.is_over() => *new,
+        (true, _) => next.judged_as(new),
+        (false, true) => *new,
         (false, false) => next,
     };
     if live.is_outdated_by(&next) { put::<WRITES>(|| maps.set_flow(key, &next)) } else { Some(()) }
 }
 
-/// Whether the replies to a packet pass without a flow entry.
+/// Whether the replies to a packet pass without a flow entry; those of the node always do.
 #[inline(always)]
 fn needs_no_flow<const N: usize, M: Maps<N> + ?Sized>(
     hook: &Hook,
@@ -291,8 +303,43 @@ fn needs_no_flow<const N: usize, M: Maps<N> + ?Sized>(
     maps: &M,
 ) -> bool {
     let opposite = hook.direction.opposite();
-    by_rules(asked, opposite, asked.transport.source_port, maps).is_some()
-        || is_node(maps.identity(asked.remote, asked.endpoint.flags))
+    let replies = by_rules(asked, opposite, asked.transport.source_port, maps);
+    if matches!(asked.transport.role, Role::Either) {
+        // Behind an address of the node may be others, whose replies do not come from the node itself.
+        return matches!(replies, Some(Rule | NotIsolated));
+    }
+    let to_node = maps.identity(asked.remote, asked.endpoint.flags);
+    replies.is_some() || matches!(opposite, Direction::Ingress) && is_node(to_node)
+}
+
+/// Remembers what the own node opens to a pod that reaches it by rules only. `None`: not without
+/// `WRITES`.
+///
+/// An answer of the node opens nothing, but shows that the flow which the pod opened is alive.
+#[inline(always)]
+pub(super) fn remember_node<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
+    hook: &Hook,
+    asked: &Asked<'_, N>,
+    maps: &M,
+) -> Option<()> {
+    let role = asked.transport.role;
+    let isolated = asked.endpoint.is_isolated(hook.direction.opposite());
+    let is_wanted = match role {
+        Role::Opens => isolated || flow::is_remembered_from_the_start(asked.protocol, role),
+        Role::Continues | Role::Either | Role::Answers => isolated,
+        Role::Alone | Role::NeighbourDiscovery | Role::Reports => false,
+    };
+    if !is_wanted {
+        return Some(());
+    }
+    let key = asked.flow_key(hook);
+    let known = maps.flow(&key);
+    let new = Flow::opened_by_node(asked.endpoint.epoch, maps.now_ns());
+    let is_live = known.is_some_and(|flow| flow.is_live(asked.protocol, new.seen_ns));
+    if matches!(role, Role::Answers) && !is_live {
+        return Some(());
+    }
+    remember::<N, WRITES, M>(hook, asked, &key, known, &new, maps)
 }
 
 /// The verdict on a packet that rules deny. `None`: none without `WRITES`.
@@ -318,7 +365,7 @@ fn by_flow<const N: usize, const WRITES: bool, M: Maps<N> + ?Sized>(
         if !WRITES {
             return None;
         }
-        if known.epoch != epoch
+        if !known.is_by_node()
             && by_rules(asked, opposite, asked.transport.source_port, maps).is_none()
         {
             return Some(Verdict::Deny(FlowRevoked));
@@ -341,9 +388,10 @@ pub(super) fn judge<const N: usize, M: Maps<N> + ?Sized>(
 
 /// What they say of an ICMP error about the packet `quoted`, whose sender is to get it.
 ///
-/// 1. The flow of the quoted packet is known: the rules of whoever opened it decide.
-/// 2. It is not known: the packet may be a reply, which no entry is kept for where the other
-///    direction is free. Then the rules decide that let its flow in.
+/// 1. The flow of the quoted packet is known: the rules of whoever opened it decide, unless that was
+///    the own node.
+/// 2. It is not known: the packet may be a reply, which no entry is kept for where it passes anyway.
+///    Then the rules decide that let its flow in.
 #[inline(always)]
 pub(super) fn judge_quoted<const N: usize, M: Maps<N> + ?Sized>(
     maps: &M,
@@ -353,12 +401,22 @@ pub(super) fn judge_quoted<const N: usize, M: Maps<N> + ?Sized>(
     let direction = hook.direction;
     let key = quoted.flow_key(&Hook { direction: direction.opposite(), ..*hook });
     let known = maps.flow(&key).filter(|flow| flow.is_live(quoted.protocol, maps.now_ns()));
+    let back = direction.opposite();
+    if known.is_none()
+        && quoted.endpoint.is_isolated(back)
+        && by_rules(quoted, back, quoted.transport.destination_port, maps).is_none()
+    {
+        return Verdict::Deny(NotAllowed); // 2
+    }
     let opener = known.map_or(direction, |flow| flow.opener()); // 1, 2
     let port = if opener as u8 == direction as u8 {
         quoted.transport.source_port
     } else {
         quoted.transport.destination_port
     };
+    if known.is_some_and(|flow| flow.is_by_node()) {
+        return Verdict::Allow(Related); // 1
+    }
     match (by_rules(quoted, opener, port, maps), known) {
         (Some(_), _) => Verdict::Allow(Related),
         (None, Some(_)) => Verdict::Deny(FlowRevoked),

@@ -5,7 +5,7 @@
 
 use super::{
     Asked, Hook, Maps, Met,
-    policy::{self, is_node},
+    policy::{self, is_node, is_node_denied, remember_node},
     unaddressed, unreadable,
 };
 use crate::{
@@ -169,6 +169,9 @@ where
     if hook.from_own_node
         && (!packet.may_be_ipv6_fragment || is_node(maps.identity(&packet.source, endpoint.flags)))
     {
+        if is_node_denied(endpoint) {
+            remember_node::<N, true, M>(hook, &asked(met, packet), maps);
+        }
         return Verdict::Allow(OwnNode).column(); // 1
     }
     if matches!(packet.transport.role, Role::NeighbourDiscovery) {
@@ -185,6 +188,7 @@ where
     // Who masquerades what a node sends back to the pod writes an address of the node into it.
     let itself = (!own.is_zero() && local == own && remote == own)
         || hook.from_itself && (remote == own || is_node(maps.identity(remote, endpoint.flags)));
+    let is_translated = hook.from_itself && remote != own;
     if matches!(packet.fragment.part, Part::Later) {
         follow_first(hook, packet, maps);
     }
@@ -195,6 +199,10 @@ where
     if itself {
         if first {
             remember(met, packet);
+        }
+        if is_translated && is_node_denied(endpoint) {
+            // The reply goes to the node, which translates it back.
+            remember_node::<N, true, M>(hook, &asked(met, packet), maps);
         }
         return Verdict::Allow(Itself).column(); // 5
     }

@@ -24,6 +24,7 @@ mod errors;
 mod flows;
 mod fragments;
 mod node;
+mod own_node;
 mod rules;
 
 use self::node::Node;
@@ -102,7 +103,6 @@ fn unreadable_frames(ends: (IpAddr, IpAddr), port: u16) -> Vec<(Vec<u8>, DropRea
 
 #[test]
 fn what_the_own_node_sends_passes_before_anything_is_read() {
-    let node = Node::new(ISOLATED | CHECK_SOURCE);
     let hook = Hook {
         direction: Direction::Ingress,
         ifindex: IFINDEX,
@@ -110,7 +110,9 @@ fn what_the_own_node_sends_passes_before_anything_is_read() {
         from_itself: false,
         vlan_tagged: true,
     };
-    for net in Net::ALL {
+    let flags = [ISOLATED | CHECK_SOURCE, ISOLATED | CHECK_SOURCE | DENY_EGRESS_TO_NODE];
+    for (net, flags) in Net::ALL.into_iter().flat_map(|net| flags.map(|flags| (net, flags))) {
+        let node = Node::new(flags);
         let ends = between(net, Ends::of(net).stranger, Direction::Ingress);
         let mut frames: Vec<_> =
             unreadable_frames(ends, 80).into_iter().map(|(frame, _)| frame).collect();
@@ -119,15 +121,24 @@ fn what_the_own_node_sends_passes_before_anything_is_read() {
         frames.push(open(ends, 80).bytes());
         frames.push(Vec::new());
         for frame in frames {
-            let verdict = decide(&hook, &node.endpoint, &Linear(&frame), &node);
-            assert_eq!(verdict, Allow(OwnNode));
+            for vlan_tagged in [true, false] {
+                let hook = Hook { vlan_tagged, ..hook };
+                let verdict = decide(&hook, &node.endpoint, &Linear(&frame), &node);
+                assert_eq!(verdict, Allow(OwnNode));
+            }
         }
     }
 }
 
 #[test]
 fn a_fragment_of_ipv6_is_the_own_nodes_by_its_address_only() {
-    let mut node = Node::new(ISOLATED | CHECK_SOURCE);
+    for flags in [0, DENY_EGRESS_TO_NODE] {
+        fragments_of_ipv6_are_the_own_nodes_by_its_address_only(flags);
+    }
+}
+
+fn fragments_of_ipv6_are_the_own_nodes_by_its_address_only(flags: u32) {
+    let mut node = Node::new(ISOLATED | CHECK_SOURCE | flags);
     let Ends { pod, stranger, friend, .. } = Ends::of(Net::V6);
     node.peers.insert(friend, Peer { identities: [IDENTITY_NODE, IDENTITY_NONE] });
     let hook = Hook {

@@ -315,7 +315,10 @@ impl<'a> Wired<'a> {
 /// Nothing is enforced yet, and nothing is attached.
 fn enforcer(deny_action: DenyAction) -> Enforcer<Kernel> {
     let kernel = Kernel::load(kernel::Options::default()).expect("the programs load");
-    Enforcer::new(&Options { node: None, deny_action, check_source: true }, kernel)
+    Enforcer::new(
+        &Options { node: None, deny_action, check_source: true, deny_egress_to_node: false },
+        kernel,
+    )
 }
 
 /// The links of the calling thread's namespace, as the agent reads them.

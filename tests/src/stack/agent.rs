@@ -72,6 +72,7 @@ impl Bulkhead {
                 node: Some(NODE.to_owned()),
                 deny_action: DenyAction::Drop,
                 check_source: true,
+                deny_egress_to_node: false,
             };
             let kernel = Kernel::load(kernel::Options::default())?;
             let mut enforcer = enforcer::Enforcer::new(&options, kernel);

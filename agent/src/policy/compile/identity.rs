@@ -29,8 +29,8 @@ pub(super) struct Identity {
 pub(super) struct ServiceBackend {
     /// Its identity.
     pub(super) identity: u32,
-    /// It is an address of this node, which every pod reaches.
-    pub(super) is_node: bool,
+    /// It is an address of this node, which every pod reaches whatever its policies say.
+    pub(super) is_free: bool,
     /// The port at the backend; `None`: nobody knows.
     pub(super) port: Option<u16>,
 }
@@ -71,7 +71,7 @@ impl Identity {
             let is_allowed = |backend: &ServiceBackend| {
                 let Some(port) = backend.port else { return false };
                 let has = |ports: &PortSet| ports.contains(protocol.number(), Some(port));
-                backend.is_node || has(&set.any_peer) || with(backend.identity).is_some_and(has)
+                backend.is_free || has(&set.any_peer) || with(backend.identity).is_some_and(has)
             };
             match backends.iter().filter(|backend| is_allowed(backend)).count() {
                 0 => {}

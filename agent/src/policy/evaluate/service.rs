@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use bulkhead_common::verdict::Direction;
 
-use super::{Evaluation, Flow, RuleName, Traffic, allowing, is_live};
+use super::{Evaluation, Flow, RuleName, Traffic, allowing, is_free_to, is_live};
 use crate::policy::{
     index::Index,
     model::{ObjectKey, Pod, Policy, Protocol, ServicePort},
@@ -112,7 +112,7 @@ pub(super) fn judge(
                 rules.extend(of_backend);
                 by_rule
                     || pod.addresses.contains(&backend.address)
-                    || index.node_addresses().contains(&backend.address)
+                    || is_free_to(index, backend.address)
             }
         };
         if is_allowed {

@@ -10,8 +10,8 @@ use Direction::{Egress, Ingress};
 use super::*;
 use crate::policy::{
     builders::{
-        all_ports, expression, ip, key, namespace, namespaces, pod, pods, pods_of, policy, ports,
-        rule, selector, tcp, udp,
+        all_ports, block, expression, ip, key, namespace, namespaces, pod, pods, pods_of, policy,
+        ports, rule, selector, tcp, udp,
     },
     model::Change,
 };
@@ -178,6 +178,30 @@ fn the_own_node_is_told_by_the_path_for_ingress_and_by_the_address_for_egress() 
     assert_eq!(ask(&index, Ingress, NODE, HTTP), denied());
     assert_eq!(ask(&index, Egress, NODE, HTTP), Evaluation::OwnNode);
     assert_eq!(ask(&index, Egress, OUTSIDE, HTTP), denied());
+}
+
+#[test]
+fn where_it_is_put_under_egress_policy_the_own_node_is_reached_by_rules_only() {
+    let rules = [
+        rule(&[namespaces("")], &[]),
+        rule(&[block("10.1.0.0/24", &[])], &[tcp(80)]),
+        rule(&[], &[tcp(443)]),
+    ];
+    let policy = Policy { egress: Some(rules.to_vec()), ..ingress(&[]) };
+    let index = cluster(&[policy]).deny_egress_to_node(true);
+    let ask_node = |traffic| ask(&index, Egress, NODE, traffic);
+    assert_eq!(ask_node(HTTP), by_rule(1));
+    assert_eq!(ask_node(Traffic::Port(Protocol::Tcp, 443)), by_rule(2));
+    assert_eq!(ask_node(PING), denied());
+    let probe = Flow { from_own_node: true, ..flow(Ingress, NODE, HTTP) };
+    assert_eq!(evaluate(&index, &key(SUBJECT), &probe), Some(Evaluation::OwnNode));
+
+    let open = cluster(&[ingress(&[])]).deny_egress_to_node(true);
+    assert_eq!(ask(&open, Egress, NODE, PING), Evaluation::NotIsolated);
+    let mut incomplete = index;
+    incomplete.apply(Change::SourceComplete(false));
+    let closed = Evaluation::Closed(Closed::SourceIncomplete);
+    assert_eq!(ask(&incomplete, Egress, NODE, HTTP), closed);
 }
 
 #[test]

@@ -34,10 +34,10 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(deny_egress_to_node: bool) -> Self {
         let check_source = true;
         Self {
-            programmed: Programmed::new(check_source),
+            programmed: Programmed::new(check_source).deny_egress_to_node(deny_egress_to_node),
             kernel: FakeKernel::default(),
             links: BTreeMap::new(),
         }

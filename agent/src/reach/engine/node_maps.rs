@@ -34,14 +34,18 @@ pub(super) struct NodeMaps {
     interfaces: BTreeMap<ObjectKey, u32>,
 }
 
+fn empty(deny_egress_to_node: bool) -> Programmed {
+    let check_source = true;
+    Programmed::new(check_source).deny_egress_to_node(deny_egress_to_node)
+}
+
 impl NodeMaps {
     /// Of empty maps.
     pub(super) fn new() -> Self {
-        let check_source = true;
         Self {
             compiler: Compiler::new(DenyAction::Drop),
             is_new: true,
-            programmed: Programmed::new(check_source),
+            programmed: empty(false),
             interfaces: BTreeMap::new(),
         }
     }
@@ -51,6 +55,7 @@ impl NodeMaps {
     pub(super) fn plan(&mut self, index: &mut Index, questions: &[&Question]) -> Result<Vec<Op>> {
         if self.is_new {
             drop(index.take_dirty());
+            self.programmed = empty(index.denies_egress_to_node());
             self.compiler.compile(index);
         } else {
             self.compiler.update(index);

@@ -62,9 +62,11 @@ proptest! {
     fn the_compiled_maps_answer_as_the_specification_does_in_one_state_after_the_other(
         changes in cluster(),
         nodes in prop::collection::btree_set(prop::sample::select(vec!["here", "there"]), 0..3),
+        deny_egress_to_node in any::<bool>(),
         more in prop::collection::vec(change(), 0..6),
     ) {
-        let mut cluster: Cluster = changes.into_iter().collect();
+        let cluster: Cluster = changes.into_iter().collect();
+        let mut cluster = cluster.deny_egress_to_node(deny_egress_to_node);
         let node = |name: &&str| Node { name: (*name).to_owned(), addresses: [].into() };
         cluster.extend(nodes.iter().map(|name| Change::NodeApplied(node(name))));
         let mut maps = CompiledMaps::default();

@@ -186,6 +186,24 @@ fn the_own_node_is_named_where_a_row_has_pods_of_several_nodes() {
 }
 
 #[test]
+fn where_egress_rules_decide_a_row_says_what_they_let_pods_send_to_their_own_node() {
+    let on_node = |name| Pod { node: Some("a".into()), ..pod(name, "app=web", &["10.0.0.1"]) };
+    let changes = [
+        Change::SourceComplete(true),
+        node("a", &["192.168.0.1"]),
+        pod_change(on_node("shop/web")),
+        ingress("shop/in", "", vec![]),
+        egress("shop/out", "", vec![rule(&[block("192.168.0.1/32", &[])], &[tcp(10250)])]),
+    ];
+    for (deny, to_node) in [(false, "everything"), (true, "TCP 10250")] {
+        let mut cluster = changes.iter().cloned().collect::<Cluster>().deny_egress_to_node(deny);
+        let matrix = Matrix::new(&mut cluster, &Request::default()).unwrap();
+        assert_eq!(says(&matrix, "shop/web", "node a"), to_node);
+        assert_eq!(says(&matrix, "node a", "shop/web"), "everything", "probes");
+    }
+}
+
+#[test]
 fn a_port_that_alone_is_asked_about_hides_all_others() {
     let mut changes = web_and_db();
     changes.push(ingress("shop/in", "app=db", vec![rule(&[], &[tcp(80), tcp(81)])]));

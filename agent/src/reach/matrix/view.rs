@@ -26,7 +26,7 @@ pub(super) struct Views {
 
 struct View {
     compiler: Compiler,
-    node_addresses: BTreeSet<IpAddr>,
+    free_addresses: BTreeSet<IpAddr>,
 }
 
 impl Views {
@@ -36,15 +36,19 @@ impl Views {
             let index = cluster.node(&node);
             let mut compiler = Compiler::new(DenyAction::Drop);
             compiler.compile(index);
-            let node_addresses = index.node_addresses().clone();
-            (node, View { compiler, node_addresses })
+            let free_addresses = if index.denies_egress_to_node() {
+                BTreeSet::new()
+            } else {
+                index.node_addresses().clone()
+            };
+            (node, View { compiler, free_addresses })
         };
         Self { of: nodes.into_iter().map(view).collect() }
     }
 
-    /// Whether an address is a node's own, whoever else may have it.
-    pub(super) fn is_own_address(&self, node: &NodeName, address: IpAddr) -> bool {
-        self.of.get(node).is_some_and(|view| view.node_addresses.contains(&address))
+    /// Whether an address is a node's own, whoever else may have it, and its pods always reach it.
+    pub(super) fn is_free_to(&self, node: &NodeName, address: IpAddr) -> bool {
+        self.of.get(node).is_some_and(|view| view.free_addresses.contains(&address))
     }
 
     /// What a pod's policy lets it send to an address, or receive from one. That it always reaches

@@ -157,3 +157,14 @@ fn nothing_behind_the_end_of_an_error_is_taken_for_its_quotation() {
         }
     }
 }
+
+#[test]
+fn an_error_about_what_was_never_sent_passes_nowhere_that_an_entry_would_be_kept() {
+    for (net, direction) in every_way() {
+        let errors = Errors::new(net, direction, ISOLATED);
+        // As if 53 had answered the friend: nobody has asked, and no rule lets 53 open anything.
+        let kind = kinds(net).0[0];
+        let back = direction.opposite();
+        assert_eq!(errors.about(back, kind, &errors.answered, 512), Deny(NotAllowed));
+    }
+}

@@ -413,3 +413,41 @@ fn a_busy_flow_is_written_once_a_second() {
         assert_eq!(seen(&node), [node.now_ns.get()]);
     }
 }
+
+#[test]
+fn datagrams_to_an_address_of_the_node_are_answered_by_whoever_is_behind_it() {
+    for (net, flags) in
+        Net::ALL.into_iter().flat_map(|net| [ISOLATED_INGRESS, ISOLATED].map(|flags| (net, flags)))
+    {
+        let mut node = Node::new(flags);
+        let Ends { friend: address, pod, .. } = Ends::of(net);
+        node.peers.insert(address, Peer { identities: [IDENTITY_NODE, IDENTITY_NONE] });
+        let question = Frame::udp((pod, 40000).into(), (address, 53).into());
+        let answer = Frame::udp((address, 53).into(), (pod, 40000).into());
+        assert_eq!(node.meet(Direction::Ingress, &answer), Deny(NotAllowed));
+        assert!(node.meet(Direction::Egress, &question).is_allow());
+        assert_eq!(node.meet(Direction::Ingress, &answer), Allow(Reply), "it came by a device");
+    }
+}
+
+#[test]
+fn what_a_wrong_answer_of_the_rules_let_in_lives_for_a_second() {
+    for (net, direction) in every_way() {
+        let mut node = Node::new(ISOLATED);
+        node.know_friend();
+        node.allow(direction, &[(protocol::UDP, 53, 53)]);
+        let (from, to) = between(net, Ends::of(net).friend, direction);
+        let asked = Frame::udp((from, 40000).into(), (to, 53).into());
+        let answered = Frame::udp((to, 53).into(), (from, 40000).into());
+        assert_eq!(node.meet(direction, &asked), Allow(Rule));
+        let back = direction.opposite();
+        assert_eq!(node.meet(back, &answered), Allow(Reply));
+        // As if no rule of this epoch had ever said so.
+        node.rules.clear();
+        node.forget_answers();
+        assert_eq!(node.meet(back, &answered), Allow(Reply));
+        node.pass_secs(2);
+        assert_eq!(node.meet(back, &answered), Deny(FlowRevoked));
+        assert_eq!(node.meet(direction, &asked), Deny(NotAllowed));
+    }
+}

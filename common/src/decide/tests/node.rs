@@ -87,6 +87,12 @@ impl Node {
         }
     }
 
+    /// Forgets what rules said.
+    pub(super) fn forget_answers(&self) {
+        self.memos_v4.replace([Memo::EMPTY; 2]);
+        self.memos_v6.replace([Memo::EMPTY; 2]);
+    }
+
     /// Changes the endpoint, or what it reads of the maps: that has another epoch.
     pub(super) fn change_endpoint(&mut self, change: impl FnOnce(&mut Endpoint)) {
         change(&mut self.endpoint);
@@ -98,26 +104,40 @@ impl Node {
     }
 
     pub(super) fn meet_bytes(&self, direction: Direction, frame: &[u8]) -> Verdict {
-        let hook = Hook {
-            direction,
-            ifindex: IFINDEX,
-            from_own_node: false,
-            from_itself: false,
-            vlan_tagged: false,
-        };
-        let at_a_glance = quick(&Met {
-            hook: &hook,
-            endpoint: &self.endpoint,
-            frame: &Linear(frame),
-            maps: self,
-        });
-        let verdict = decide(&hook, &self.endpoint, &Linear(frame), self);
+        self.meet_at(&hook(direction), frame)
+    }
+
+    /// A packet to the pod that its own node sends.
+    pub(super) fn meet_from_node(&self, frame: &Frame) -> Verdict {
+        let hook = Hook { from_own_node: true, ..hook(Direction::Ingress) };
+        self.meet_at(&hook, &frame.bytes())
+    }
+
+    pub(super) fn meet_at(&self, hook: &Hook, frame: &[u8]) -> Verdict {
+        let at_a_glance = self.glance(hook, frame);
+        let verdict = decide(hook, &self.endpoint, &Linear(frame), self);
         assert!(at_a_glance.is_none_or(|glance| glance == verdict), "{at_a_glance:?}, {verdict:?}");
         verdict
     }
 
+    /// What is told of a packet at a glance.
+    pub(super) fn glance(&self, hook: &Hook, frame: &[u8]) -> Option<Verdict> {
+        quick(&Met { hook, endpoint: &self.endpoint, frame: &Linear(frame), maps: self })
+    }
+
     pub(super) fn pass_secs(&self, seconds: u64) {
         self.now_ns.set(self.now_ns.get() + seconds * NS_PER_SEC);
+    }
+}
+
+/// Where a packet of somebody else, or of the pod, is met.
+pub(super) fn hook(direction: Direction) -> Hook {
+    Hook {
+        direction,
+        ifindex: IFINDEX,
+        from_own_node: false,
+        from_itself: false,
+        vlan_tagged: false,
     }
 }
 

@@ -74,6 +74,17 @@ fn every_allow_in_the_shop_names_its_rules() {
 }
 
 #[test]
+fn the_own_node_is_explained_by_egress_rules_where_agents_ask_them() {
+    let asked = "--from shop/web --to node/n1 --port icmp --deny-egress-to-node";
+    let told = told(&shop(), asked);
+    assert_eq!(told.status, Status::Denied, "{}{}", told.out, told.err);
+    assert_says(&told, &["no rule allows it"]);
+    let probe = "--from node/n2 --to shop/db-0 --port 22 --deny-egress-to-node";
+    let says = "the pod's own node always reaches it";
+    assert_explains(&shop(), probe, Status::Allowed, &[], says);
+}
+
+#[test]
 fn a_service_is_told_by_its_egress_and_by_the_ingress_of_each_backend() {
     let json = json(&shop(), "--from shop/web --to svc/shop/db --port 5432");
     let steps = json["families"][0]["steps"].as_array().unwrap();

@@ -86,6 +86,18 @@ fn a_backend_on_the_own_node_is_always_allowed_and_one_on_another_by_address() {
 }
 
 #[test]
+fn a_backend_on_the_own_node_is_allowed_by_rules_only_where_these_decide() {
+    let node_is = |policy, allowed: bool| {
+        let index = front(&[policy], &[NODE]).deny_egress_to_node(true);
+        assert_eq!(ask(&index, Egress, CLUSTER_IP, HTTP).is_allowed(), allowed);
+    };
+    node_is(egress(&[]), false);
+    node_is(egress(&[rule(&[namespaces("")], &[])]), false);
+    node_is(egress(&[rule(&[block("10.1.0.0/24", &[])], &[tcp(8080)])]), true);
+    node_is(egress(&[rule(&[block("10.1.0.0/24", &[])], &[tcp(80)])]), false);
+}
+
+#[test]
 fn backends_outside_the_cluster_and_contested_ones_are_allowed_by_blocks_only() {
     for (peers, expected) in [
         (vec![namespaces("")], false),

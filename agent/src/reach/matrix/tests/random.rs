@@ -48,9 +48,11 @@ proptest! {
     fn each_cell_allows_what_the_specification_allows(
         changes in cluster(),
         addresses in node_addresses(),
+        deny_egress_to_node in any::<bool>(),
     ) {
         let node = Change::NodeApplied(Node { name: NODE.to_owned(), addresses });
-        let mut cluster: Cluster = changes.into_iter().chain([node]).collect();
+        let cluster: Cluster = changes.into_iter().chain([node]).collect();
+        let mut cluster = cluster.deny_egress_to_node(deny_egress_to_node);
         let request = Request { ungrouped: true, ..Request::default() };
         let matrix = Matrix::new(&mut cluster, &request).unwrap();
         for (from, to) in (0..matrix.ends.len()).flat_map(|from| (0..matrix.ends.len()).map(move |to| (from, to))) {
