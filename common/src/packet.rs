@@ -282,6 +282,18 @@ const fn is_extension_header(number: u8) -> bool {
     )
 }
 
+/// Where an IPv4 packet goes, as far as its header is there; nothing else of it is looked at.
+#[inline(always)]
+pub(crate) fn destination_ipv4<B: Bytes>(frame: &B) -> Option<Ipv4> {
+    Some(frame.read::<Ipv4Header>(ETHERNET_LEN)?.destination)
+}
+
+/// Where an IPv6 packet goes, as far as its header is there; nothing else of it is looked at.
+#[inline(always)]
+pub(crate) fn destination_ipv6<B: Bytes>(frame: &B) -> Option<Ipv6> {
+    Some(frame.read::<Ipv6Header>(ETHERNET_LEN)?.destination)
+}
+
 /// Reads the headers of an IPv4 packet.
 #[inline(always)]
 pub fn parse_ipv4<B: Bytes>(frame: &B) -> Packet<4> {

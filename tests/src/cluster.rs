@@ -17,7 +17,7 @@ use std::{
 };
 
 use bulkhead::{
-    agent::{self, Config},
+    agent::{self, Config, Uplink},
     dataplane::attach::Hooks,
     enforcer::Options,
     lab::{Lab, Namespace, Pod, Wiring},
@@ -132,7 +132,7 @@ impl Cluster {
     /// # Panics
     /// Without root.
     pub fn start_with(members: &[Member], files: &[(&str, &str)]) -> Self {
-        Self::without_agent(members, files).with_agent(true, None)
+        Self::without_agent(members, files).with_agent(true, None, None)
     }
 
     /// As [`Cluster::start`], but pods may send from any address, or from none: what they send gets
@@ -141,7 +141,7 @@ impl Cluster {
     /// # Panics
     /// Without root.
     pub fn start_unchecked(members: &[Member]) -> Self {
-        let mut cluster = Self::without_agent(members, &[]).with_agent(false, None);
+        let mut cluster = Self::without_agent(members, &[]).with_agent(false, None, None);
         cluster.apply("");
         cluster
     }
@@ -152,14 +152,31 @@ impl Cluster {
     /// Without root.
     pub fn start_on_filters(members: &[Member]) -> Self {
         let without_agent = Self::without_agent(members, &[]);
-        let mut cluster = without_agent.with_agent(true, Some(Hooks::Clsact));
+        let mut cluster = without_agent.with_agent(true, Some(Hooks::Clsact), None);
         cluster.apply("");
         cluster
     }
 
-    fn with_agent(self, check_source: bool, hooks: Option<Hooks>) -> Self {
-        let agent = Agent::start(Arc::clone(&self.lab), self.manifests(), check_source, hooks);
-        Self { agent: Some(agent), ..self }
+    /// Starts the agent, which drops at this uplink, too. No policy is there yet.
+    ///
+    /// # Panics
+    /// When the agent does not come up.
+    pub fn with_uplink(self, uplink: Option<Uplink>) -> Self {
+        let mut cluster = self.with_agent(true, None, uplink);
+        cluster.apply("");
+        cluster
+    }
+
+    fn with_agent(self, check_source: bool, hooks: Option<Hooks>, uplink: Option<Uplink>) -> Self {
+        let config = Config {
+            manifests: self.manifests(),
+            metrics_address: scrape::ADDRESS,
+            options: Options { node: None, deny_action: DenyAction::Drop, check_source },
+            debug_packets: false,
+            hooks,
+            uplink,
+        };
+        Self { agent: Some(Agent::start(Arc::clone(&self.lab), config)), ..self }
     }
 
     /// Makes node, pods, and a directory with these files (name and text).
@@ -346,15 +363,8 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(lab: Arc<Lab>, manifests: PathBuf, check_source: bool, hooks: Option<Hooks>) -> Self {
+    fn start(lab: Arc<Lab>, config: Config) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
-        let config = Config {
-            manifests,
-            metrics_address: scrape::ADDRESS,
-            options: Options { node: None, deny_action: DenyAction::Drop, check_source },
-            debug_packets: false,
-            hooks,
-        };
         let run = move || {
             // Whatever threads it starts are in the node's namespace, too. Its loop has one thread:
             // a page is answered before a reconcile or after it.
