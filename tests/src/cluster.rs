@@ -200,6 +200,15 @@ impl Cluster {
         Self { agent: None, pods, lab, members: members.to_vec(), generation: 0, directory }
     }
 
+    /// Somebody outside of the cluster, behind a device of the node (`veth-NAME`): no manifest says that
+    /// it is a pod. It is routed both ways.
+    ///
+    /// # Panics
+    /// Without root.
+    pub fn outsider(&self, name: &str, addresses: &[IpAddr]) -> Pod {
+        self.lab.pod(name, addresses, Wiring::Routed).expect("somebody outside")
+    }
+
     /// Replaces everything but the pods by these manifests, and waits until that is enforced.
     ///
     /// How it knows: with every generation of manifests comes one more pod that has no interface.
@@ -220,6 +229,11 @@ impl Cluster {
             endpoints(page, "attached") == Some(attached)
                 && endpoints(page, "pending") == Some(pending)
         });
+    }
+
+    /// Ends the agent, and waits for that.
+    pub fn stop(&mut self) {
+        drop(self.agent.take());
     }
 
     /// The directory of manifests.
