@@ -264,6 +264,19 @@ impl Cluster {
         self.lab.node()
     }
 
+    /// The hardware address of a device of the node.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn mac(&self, device: &str) -> [u8; 6] {
+        let mut read = self.node().command("cat");
+        let output = read.arg(format!("/sys/class/net/{device}/address")).output();
+        let text = String::from_utf8(output.expect("it runs").stdout).expect("text");
+        let bytes = text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16));
+        let bytes: Vec<u8> = bytes.collect::<Result<_, _>>().expect("hexadecimal bytes");
+        bytes.try_into().expect("six bytes")
+    }
+
     /// Whether the bridge hands packets to iptables and nftables, where the kernel can do that
     /// (br_netfilter). It looks at IP headers itself then, and what it takes for broken gets no
     /// further. Says whether the kernel can.

@@ -160,9 +160,7 @@ fn each_is_counted_once(mode: Option<Mode>) {
     let node = Node::start(mode);
     let outside = Wire::open(&node.friend);
     let before = node.cluster.metrics();
-    let [mut to_node, mut own] = [[0; 6]; 2];
-    own.copy_from_slice(&outside.mac());
-    to_node.copy_from_slice(&mac_of_uplink(&node));
+    let (to_node, own) = (node.cluster.mac(UPLINK), outside.mac());
     let (from, to) = (OUTSIDE[1][0], SERVER.addresses()[0]);
     for port in 0..SYNS {
         let syn = Frame::tcp(at(from, 1_000 + port), at(to, PORT), tcp::SYN).bytes();
@@ -200,16 +198,6 @@ fn forwarded() -> u64 {
     let [names, values] = [lines.next(), lines.next()].map(|line| line.expect("a line of IP"));
     let place = names.split(' ').position(|name| name == "ForwDatagrams").expect("a counter");
     values.split(' ').nth(place).and_then(|value| value.parse().ok()).expect("a number")
-}
-
-fn mac_of_uplink(node: &Node) -> [u8; 6] {
-    let mut ip = node.cluster.node().command("cat");
-    let path = format!("/sys/class/net/{UPLINK}/address");
-    let text = ip.arg(path).output().expect("it runs").stdout;
-    let text = String::from_utf8(text).expect("text");
-    let bytes: Vec<u8> =
-        text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).expect("a byte")).collect();
-    bytes.try_into().expect("six bytes")
 }
 
 #[test]
