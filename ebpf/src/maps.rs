@@ -17,7 +17,7 @@ use bulkhead_common::{
     key::{Address, FlowKey, FragmentKey, Ipv4, Ipv6, Port, RuleKey},
     packet::Packet,
     value::{AnswerBucket, Counter, Endpoint, Flow, Fragment, Peer, PortRange, PortSet},
-    verdict::{Direction, DropReason, Verdict},
+    verdict::{Direction, Verdict},
 };
 
 use crate::globals;

@@ -75,7 +75,7 @@ where
         return PASSES;
     };
     // It came from one value of the endpoint, whole, and one whose rules were there.
-    if !maps::endpoint(ifindex).is_some_and(|endpoint| maps::epoch(endpoint) == epoch) {
+    if maps::endpoint(ifindex).is_none_or(|endpoint| maps::epoch(endpoint) != epoch) {
         return PASSES;
     }
     let length = frame.len() as u32;
