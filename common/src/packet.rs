@@ -5,6 +5,7 @@
 //! lengths and fragment offsets are honoured, and what contradicts itself is an error, never a
 //! guess.
 
+mod destination;
 mod plain;
 mod quoted;
 mod transport;
@@ -14,6 +15,7 @@ use crate::{
     verdict::DropReason,
 };
 
+pub(crate) use destination::{destination_ipv4, destination_ipv6};
 pub(crate) use plain::is_ipv4;
 pub use plain::{Plain, plain_ipv4, plain_ipv6};
 pub use quoted::{Quoted, quoted_ipv4, quoted_ipv6};
@@ -280,18 +282,6 @@ const fn is_extension_header(number: u8) -> bool {
             | protocol::FRAGMENT
             | protocol::AH
     )
-}
-
-/// Where an IPv4 packet goes, as far as its header is there; nothing else of it is looked at.
-#[inline(always)]
-pub(crate) fn destination_ipv4<B: Bytes>(frame: &B) -> Option<Ipv4> {
-    Some(frame.read::<Ipv4Header>(ETHERNET_LEN)?.destination)
-}
-
-/// Where an IPv6 packet goes, as far as its header is there; nothing else of it is looked at.
-#[inline(always)]
-pub(crate) fn destination_ipv6<B: Bytes>(frame: &B) -> Option<Ipv6> {
-    Some(frame.read::<Ipv6Header>(ETHERNET_LEN)?.destination)
 }
 
 /// Reads the headers of an IPv4 packet.
