@@ -1,7 +1,7 @@
 //! The real kernel: loads the programs, writes the maps, attaches to interfaces.
 //!
-//! The only place that does any of these, by way of `attach` and `uplink` for the last. Invariant: an operation
-//! that returns an error has left the interface or the map as it was.
+//! The only place that does any of these, by way of `attach` and `uplink` for the last. Invariant: an
+//! operation that returns an error has left the interface or the map as it was.
 
 use std::{collections::BTreeMap, sync::Arc};
 
