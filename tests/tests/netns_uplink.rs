@@ -228,6 +228,21 @@ fn replies_through_a_service_pass() {
 }
 
 #[test]
+fn native_mode_is_taken_where_the_device_has_it_and_generic_mode_elsewhere() {
+    // Loopback's driver has none.
+    for (device, word) in [(UPLINK, " xdp "), ("lo", " xdpgeneric ")] {
+        let cluster = Cluster::without_agent(&[SERVER], &[]);
+        let _outside = cluster.outsider("outside", &OUTSIDE[0]);
+        let uplink = Uplink { device: device.to_owned(), modes: Mode::ALL.to_vec() };
+        let cluster = cluster.with_uplink(Some(uplink));
+        let mut ip = cluster.node().command("ip");
+        let shown = ip.args(["link", "show", "dev", device]).output().expect("ip runs");
+        let shown = String::from_utf8(shown.stdout).expect("text");
+        assert!(shown.contains(word), "{shown}");
+    }
+}
+
+#[test]
 fn the_program_leaves_with_the_agent() {
     let node = Node::start(Some(Mode::Generic));
     assert!(node.has_program(Mode::Generic));
