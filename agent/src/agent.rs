@@ -25,6 +25,7 @@ use crate::{
     dataplane::{
         attach::Hooks,
         kernel::{self, Kernel},
+        uplink::Mode,
     },
     drops::{DropLog, limit},
     enforcer::{Enforcer, Options},
@@ -50,6 +51,17 @@ pub struct Config {
     pub debug_packets: bool,
     /// How the programs are attached; `None`: the best that this kernel has.
     pub hooks: Option<Hooks>,
+    /// The node's uplink, where to drop early; `None`: nowhere.
+    pub uplink: Option<Uplink>,
+}
+
+/// A device, and how the program is attached there.
+#[derive(Clone, Debug)]
+pub struct Uplink {
+    /// Its name.
+    pub device: String,
+    /// The modes that are tried, in this order.
+    pub modes: Vec<Mode>,
 }
 
 /// Drop events of one pod that the programs may write in each interval, on each CPU.
@@ -90,8 +102,18 @@ enum Event {
 /// that cannot be watched.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let server = Server::bind(config.metrics_address).await?;
-    let mut kernel =
-        Kernel::load(kernel::Options { debug_log: config.debug_packets, hooks: config.hooks })?;
+    let mut kernel = Kernel::load(kernel::Options {
+        debug_log: config.debug_packets,
+        hooks: config.hooks,
+        uplink: config.uplink.is_some(),
+    })?;
+    if let Some(Uplink { device, modes }) = &config.uplink {
+        let mode = kernel.attach_uplink(device, modes)?;
+        tracing::info!(
+            "denied packets are dropped at {device} already: XDP in {} mode",
+            mode.as_str()
+        );
+    }
     let debug_log = config.debug_packets.then(|| aya_log::EbpfLogger::init(kernel.ebpf_mut()));
     let mut debug_log = debug_log.transpose().context("cannot read the programs' debug log")?;
     let mut events = kernel.take_events()?;

@@ -6,6 +6,7 @@
 //! - [`kernel`]: executes them on the real kernel; the only place that writes maps or attaches
 //!   programs,
 //! - `attach`, `clsact`: the hooks of an interface, by TCX links or by filters,
+//! - [`uplink`]: the program that drops early at the node's uplink, if it is asked for,
 //! - `refusal`: why a kernel refuses any of that, in words,
 //! - [`counters`]: reads packet counters,
 //! - [`flows`]: counts flow entries,
@@ -21,3 +22,4 @@ pub mod op;
 pub mod plan;
 mod port_ranges;
 mod refusal;
+pub mod uplink;

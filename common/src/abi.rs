@@ -8,6 +8,8 @@ pub mod name {
     pub const TO_POD: &str = "to_pod";
     /// Program at the ingress hook of a host-side veth: packets from the pod.
     pub const FROM_POD: &str = "from_pod";
+    /// Program at the node's uplink: packets from elsewhere. Attached only where the agent is told to.
+    pub const UPLINK: &str = "uplink";
     /// Program that does nothing, for benchmarks to measure from. Never attached.
     pub const EMPTY: &str = "empty";
     /// ifindex (`u32`), below [`super::INTERFACES`] -> [`super::endpoint_place`] (`u32`), or zero.
@@ -16,6 +18,10 @@ pub mod name {
     pub const INTERFACES_ABOVE: &str = "INTERFACES_ABOVE";
     /// [`super::endpoint_place`] -> [`crate::value::Endpoint`].
     pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// [`crate::key::Ipv4`] of a pod -> its host-side interface (`u32`).
+    pub const LOCALS_V4: &str = "LOCALS_V4";
+    /// [`crate::key::Ipv6`] of a pod -> its host-side interface (`u32`).
+    pub const LOCALS_V6: &str = "LOCALS_V6";
     /// [`crate::key::Ipv4`] -> [`crate::value::Peer`].
     pub const PEERS_V4: &str = "PEERS_V4";
     /// [`crate::key::Ipv6`] -> [`crate::value::Peer`].
@@ -62,6 +68,8 @@ pub const ANSWER_MARK: u32 = 0xb41c_4ead;
 pub const ENDPOINTS: u32 = 1024;
 /// Places of endpoints: two for each block of counters.
 pub const ENDPOINT_PLACES: u32 = 2 * (ENDPOINTS + 1);
+/// Addresses of each family that endpoints have: one each, and as many that old ones had.
+pub const LOCALS: u32 = 2 * ENDPOINTS;
 /// Interfaces that are found without hashing.
 pub const INTERFACES: u32 = 65_536;
 /// Addresses of each family that a policy of this node asks about.

@@ -7,6 +7,7 @@
 //! of a verdict ([`memo`], flow entries) is of one epoch of the endpoint, and any change of what rules
 //! say of its packets gives it another. Where [`quick`] has an answer, [`decide`] has the same.
 
+mod ahead;
 pub mod memo;
 mod policy;
 mod steps;
@@ -29,6 +30,7 @@ use crate::{
 };
 
 pub use self::{
+    ahead::{ahead, is_judged_ahead},
     policy::{Asked, allows_in, identity_in, is_in_ranges},
     steps::{Family, Steps, judge, judge_quoted, look, quote, remember},
 };

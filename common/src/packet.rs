@@ -5,6 +5,7 @@
 //! lengths and fragment offsets are honoured, and what contradicts itself is an error, never a
 //! guess.
 
+mod destination;
 mod extensions;
 mod plain;
 mod quoted;
@@ -15,6 +16,7 @@ use crate::{
     verdict::DropReason,
 };
 
+pub(crate) use destination::{destination_ipv4, destination_ipv6};
 pub use extensions::{Last, follow};
 use extensions::{fragment_at, is_extension_header};
 pub(crate) use plain::is_ipv4;

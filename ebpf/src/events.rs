@@ -9,7 +9,7 @@ use bulkhead_common::{
     event::Event,
     packet::{self, Bytes as _, Network, Packet},
     value::Endpoint,
-    verdict::DropReason,
+    verdict::{Direction, DropReason},
 };
 
 use crate::{context::Frame, maps};
@@ -58,6 +58,32 @@ fn read_ipv4(ctx: &TcContext, event: &mut Event) -> u8 {
 #[inline(never)]
 fn read_ipv6(ctx: &TcContext, event: &mut Event) -> u8 {
     fill(event, &packet::parse_ipv6(&Frame::again(ctx)), 6)
+}
+
+/// Reports a packet that was dropped ahead of the pod's hook, as far as the endpoint's budget goes.
+#[inline(always)]
+pub(crate) fn report_ahead<const N: usize>(
+    ifindex: u32,
+    length: u32,
+    endpoint: &Endpoint,
+    reason: DropReason,
+    packet: &Packet<N>,
+) {
+    if !maps::take_event_budget(endpoint.counters) {
+        maps::suppress_event(endpoint.counters);
+        return;
+    }
+    let mut event = Event {
+        ifindex,
+        length,
+        direction: Direction::Ingress as u8,
+        reason: reason as u8,
+        ..Event::EMPTY
+    };
+    event.family = fill(&mut event, packet, if N == 4 { 4 } else { 6 });
+    if !maps::write_event(&event) {
+        maps::suppress_event(endpoint.counters);
+    }
 }
 
 /// The family, or zero if there are no addresses to tell.

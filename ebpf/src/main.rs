@@ -1,4 +1,4 @@
-//! The kernel programs: one at each hook of a pod's host-side veth.
+//! The kernel programs: one at each hook of a pod's host-side veth, and one for the node's uplink.
 //!
 //! Thin: packets and maps are made accessible here, the verdict is `bulkhead_common::decide`'s.
 //! Invariant: every way through a program ends in one exhaustive match from verdict to action.
@@ -12,6 +12,7 @@ mod maps;
 mod programs;
 mod reject;
 mod steps;
+mod uplink;
 
 /// Nothing in the programs panics: the verifier would refuse this loop if it could be reached.
 #[cfg(target_arch = "bpf")]

@@ -31,6 +31,10 @@ static INTERFACES_ABOVE: HashMap<u32, u32, { abi::ENDPOINTS as usize }> = HashMa
 #[btf_map]
 static ENDPOINTS: Array<Endpoint, { abi::ENDPOINT_PLACES as usize }> = Array::new();
 #[btf_map]
+static LOCALS_V4: HashMap<Ipv4, u32, { abi::LOCALS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static LOCALS_V6: HashMap<Ipv6, u32, { abi::LOCALS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
 static PEERS_V4: HashMap<Ipv4, Peer, { abi::PEERS as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static PEERS_V6: HashMap<Ipv6, Peer, { abi::PEERS as usize }, NO_PREALLOC> = HashMap::new();
@@ -86,6 +90,20 @@ pub(crate) fn endpoint(ifindex: u32) -> Option<&'static Endpoint> {
     // Programs only read endpoints. The agent may fill a place anew while a packet is still reading
     // it: see `epoch`.
     ENDPOINTS.get(place)
+}
+
+/// The host-side interface of the pod that has an address.
+#[inline(always)]
+pub(crate) fn local_v4(address: &Ipv4) -> Option<u32> {
+    // SAFETY: copied out at once; programs never write it.
+    unsafe { LOCALS_V4.get(address).copied() }
+}
+
+/// The host-side interface of the pod that has an address.
+#[inline(always)]
+pub(crate) fn local_v6(address: &Ipv6) -> Option<u32> {
+    // SAFETY: copied out at once; programs never write it.
+    unsafe { LOCALS_V6.get(address).copied() }
 }
 
 /// The epoch that stands in an endpoint now. No two values ever have the same, and while one is

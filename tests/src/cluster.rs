@@ -17,7 +17,7 @@ use std::{
 };
 
 use bulkhead::{
-    agent::{self, Config},
+    agent::{self, Config, Uplink},
     dataplane::attach::Hooks,
     enforcer::Options,
     lab::{Lab, Namespace, Pod, Wiring},
@@ -132,7 +132,7 @@ impl Cluster {
     /// # Panics
     /// Without root.
     pub fn start_with(members: &[Member], files: &[(&str, &str)]) -> Self {
-        Self::without_agent(members, files).with_agent(options(), None)
+        Self::without_agent(members, files).with_agent(options(), None, None)
     }
 
     /// As [`Cluster::start`], but pods may send from any address, or from none: what they send gets
@@ -141,8 +141,11 @@ impl Cluster {
     /// # Panics
     /// Without root.
     pub fn start_unchecked(members: &[Member]) -> Self {
-        let mut cluster = Self::without_agent(members, &[])
-            .with_agent(Options { check_source: false, ..options() }, None);
+        let mut cluster = Self::without_agent(members, &[]).with_agent(
+            Options { check_source: false, ..options() },
+            None,
+            None,
+        );
         cluster.apply("");
         cluster
     }
@@ -153,7 +156,7 @@ impl Cluster {
     /// Without root.
     pub fn start_on_filters(members: &[Member]) -> Self {
         let without_agent = Self::without_agent(members, &[]);
-        let mut cluster = without_agent.with_agent(options(), Some(Hooks::Clsact));
+        let mut cluster = without_agent.with_agent(options(), Some(Hooks::Clsact), None);
         cluster.apply("");
         cluster
     }
@@ -164,14 +167,31 @@ impl Cluster {
     /// Without root.
     pub fn start_denying_egress_to_node(members: &[Member]) -> Self {
         let options = Options { deny_egress_to_node: true, ..options() };
-        let mut cluster = Self::without_agent(members, &[]).with_agent(options, None);
+        let mut cluster = Self::without_agent(members, &[]).with_agent(options, None, None);
         cluster.apply("");
         cluster
     }
 
-    fn with_agent(self, options: Options, hooks: Option<Hooks>) -> Self {
-        let agent = Agent::start(Arc::clone(&self.lab), self.manifests(), options, hooks);
-        Self { agent: Some(agent), ..self }
+    /// Starts the agent, which drops at this uplink, too. No policy is there yet.
+    ///
+    /// # Panics
+    /// When the agent does not come up.
+    pub fn with_uplink(self, uplink: Option<Uplink>) -> Self {
+        let mut cluster = self.with_agent(options(), None, uplink);
+        cluster.apply("");
+        cluster
+    }
+
+    fn with_agent(self, options: Options, hooks: Option<Hooks>, uplink: Option<Uplink>) -> Self {
+        let config = Config {
+            manifests: self.manifests(),
+            metrics_address: scrape::ADDRESS,
+            options,
+            debug_packets: false,
+            hooks,
+            uplink,
+        };
+        Self { agent: Some(Agent::start(Arc::clone(&self.lab), config)), ..self }
     }
 
     /// Makes node, pods, and a directory with these files (name and text).
@@ -195,6 +215,15 @@ impl Cluster {
         Self { agent: None, pods, lab, members: members.to_vec(), generation: 0, directory }
     }
 
+    /// Somebody outside of the cluster, behind a device of the node (`veth-NAME`): no manifest says that
+    /// it is a pod. It is routed both ways.
+    ///
+    /// # Panics
+    /// Without root.
+    pub fn outsider(&self, name: &str, addresses: &[IpAddr]) -> Pod {
+        self.lab.pod(name, addresses, Wiring::Routed).expect("somebody outside")
+    }
+
     /// Replaces everything but the pods by these manifests, and waits until that is enforced.
     ///
     /// How it knows: with every generation of manifests comes one more pod that has no interface.
@@ -215,6 +244,11 @@ impl Cluster {
             endpoints(page, "attached") == Some(attached)
                 && endpoints(page, "pending") == Some(pending)
         });
+    }
+
+    /// Ends the agent, and waits for that.
+    pub fn stop(&mut self) {
+        drop(self.agent.take());
     }
 
     /// The directory of manifests.
@@ -243,6 +277,19 @@ impl Cluster {
     /// The network namespace of the node.
     pub fn node(&self) -> &Namespace {
         self.lab.node()
+    }
+
+    /// The hardware address of a device of the node.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn mac(&self, device: &str) -> [u8; 6] {
+        let mut read = self.node().command("cat");
+        let output = read.arg(format!("/sys/class/net/{device}/address")).output();
+        let text = String::from_utf8(output.expect("it runs").stdout).expect("text");
+        let bytes = text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16));
+        let bytes: Vec<u8> = bytes.collect::<Result<_, _>>().expect("hexadecimal bytes");
+        bytes.try_into().expect("six bytes")
     }
 
     /// Whether the bridge hands packets to iptables and nftables, where the kernel can do that
@@ -368,15 +415,8 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(lab: Arc<Lab>, manifests: PathBuf, options: Options, hooks: Option<Hooks>) -> Self {
+    fn start(lab: Arc<Lab>, config: Config) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
-        let config = Config {
-            manifests,
-            metrics_address: scrape::ADDRESS,
-            options,
-            debug_packets: false,
-            hooks,
-        };
         let run = move || {
             // Whatever threads it starts are in the node's namespace, too. Its loop has one thread:
             // a page is answered before a reconcile or after it.

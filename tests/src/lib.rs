@@ -1,5 +1,6 @@
 //! What the tests share.
 //!
+//! - [`arbitrary`]: random frames,
 //! - [`conformance`]: recorded cases of who reaches whom,
 //! - [`pod`]: a pod and its policy, as the maps hold them,
 //! - [`program`]: the loaded programs, run on single packets,
@@ -29,6 +30,7 @@
 //! - [`translation`]: services, as a proxy translates them,
 //! - [`wire`]: whole frames, sent and captured.
 
+pub mod arbitrary;
 pub mod burst;
 pub mod choices;
 pub mod cluster;

@@ -201,10 +201,11 @@ impl Model {
             return Allow(reason);
         }
         let replies = allow(state, back, remote, protocol, says.source_port);
-        let replies_pass = match says.part {
-            // Others may stand behind an address of the node.
-            Part::Any => matches!(replies, Some(Rule | NotIsolated)),
-            _ => replies.is_some() || known(state, remote) == Known::Node,
+        // Others may stand behind an address of the node.
+        let replies_pass = if says.part == Part::Any {
+            matches!(replies, Some(Rule | NotIsolated))
+        } else {
+            replies.is_some() || known(state, remote) == Known::Node
         };
         let flow = match self.live(asked.flow(), state.now) {
             None if replies_pass && !first => return Allow(reason),

@@ -19,9 +19,11 @@ use bulkhead::dataplane::{
 };
 use bulkhead_common::{
     abi::{self, COUNTER_BLOCK_UNKNOWN},
-    decide::Hook,
-    key::{FlowKey, FragmentKey},
-    value::{Counter, Flow, Fragment},
+    decide::{self, Family, Hook, Maps},
+    frames::Linear,
+    key::{Address, FlowKey, FragmentKey},
+    packet::{self, Network},
+    value::{Counter, Endpoint, Flow, Fragment},
     verdict::{Direction, DropReason, Verdict},
 };
 
@@ -36,6 +38,9 @@ pub const NEXT: u32 = u32::MAX;
 pub const SHOT: u32 = 2;
 /// `TC_ACT_REDIRECT`: the packet goes elsewhere; here, back as an answer.
 pub const REDIRECT: u32 = 7;
+/// `XDP_DROP` and `XDP_PASS` (linux/bpf.h).
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
 /// Some device that is not the pod's.
 pub const ELSEWHERE: u32 = 7;
 
@@ -79,9 +84,10 @@ impl Programs {
     ///
     /// It lacks the privileges: it says so.
     pub fn empty() -> Self {
-        let kernel = Kernel::load(Options::default()).unwrap_or_else(|error| {
-            panic!("this test loads eBPF programs, so it needs root: {error:#}")
-        });
+        let kernel =
+            Kernel::load(Options { uplink: true, ..Options::default() }).unwrap_or_else(|error| {
+                panic!("this test loads eBPF programs, so it needs root: {error:#}")
+            });
         let mut programs = Self {
             kernel,
             memory: FakeKernel::default(),
@@ -131,6 +137,56 @@ impl Programs {
             Direction::Ingress => self.to_pod(frame),
             Direction::Egress => self.from_pod(frame),
         }
+    }
+
+    /// A packet that comes in at the node's uplink: why it is dropped there, if it is. It is counted
+    /// then, and not otherwise, and passes as it is; `ahead` says the same over the maps in memory.
+    ///
+    /// # Panics
+    ///
+    /// When the program does something else.
+    pub fn at_uplink(&mut self, frame: &[u8]) -> Option<DropReason> {
+        let expected = self.ahead_in_memory(frame);
+        let mut out = vec![0; frame.len()];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        };
+        let program = self.kernel.uplink().expect("it is in the object");
+        let result =
+            program.test_run(options).unwrap_or_else(|error| panic!("{error}: {frame:02x?}"));
+        let wanted = if expected.is_some() { XDP_DROP } else { XDP_PASS };
+        assert_eq!(result.return_value, wanted, "`ahead` says {expected:?}; {frame:02x?}");
+        assert_eq!(out, frame, "it is changed");
+        let counter = Counter { packets: 1, bytes: frame.len() as u64 };
+        let counted = expected.map(|reason| {
+            let (direction, verdict) = (Direction::Ingress, Verdict::Deny(reason));
+            Moved { block: pod::COUNTERS, count: Count { direction, verdict, counter } }
+        });
+        assert_eq!(self.moved(), Vec::from_iter(counted), "{frame:02x?}");
+        expected
+    }
+
+    fn ahead_in_memory(&self, frame: &[u8]) -> Option<DropReason> {
+        let endpoint = self.memory.endpoints.get(&pod::IFINDEX)?;
+        match packet::network(&Linear(frame)).ok()? {
+            Network::Arp => None,
+            Network::Ipv4 => self.ahead::<4>(endpoint, frame),
+            Network::Ipv6 => self.ahead::<16>(endpoint, frame),
+        }
+    }
+
+    fn ahead<const N: usize>(&self, endpoint: &Endpoint, frame: &[u8]) -> Option<DropReason>
+    where
+        Address<N>: Family<N>,
+        FakeKernel: Maps<N>,
+    {
+        let destination = Address::destination(&Linear(frame))?;
+        if !decide::is_judged_ahead(endpoint, &destination) {
+            return None;
+        }
+        decide::ahead(endpoint, &Address::packet(&Linear(frame)), &self.memory)
     }
 
     /// How many events of the pod were not written.

@@ -10,11 +10,15 @@ const VERIFIER_LIMIT: u32 = 1_000_000;
 /// another refuses.
 #[test]
 fn the_verifier_admits_the_programs_with_room_to_spare() {
-    let mut kernel = Kernel::load(Options::default()).unwrap_or_else(|error| {
-        panic!("this test loads eBPF programs, so it needs root: {error:#}")
-    });
-    for program in [name::TO_POD, name::FROM_POD] {
-        let info = kernel.program(program).and_then(|loaded| Ok(loaded.info()?));
+    let mut kernel =
+        Kernel::load(Options { uplink: true, ..Options::default() }).unwrap_or_else(|error| {
+            panic!("this test loads eBPF programs, so it needs root: {error:#}")
+        });
+    for program in [name::TO_POD, name::FROM_POD, name::UPLINK] {
+        let info = match program {
+            name::UPLINK => kernel.uplink().and_then(|loaded| Ok(loaded.info()?)),
+            _ => kernel.program(program).and_then(|loaded| Ok(loaded.info()?)),
+        };
         let info = info.unwrap_or_else(|error| panic!("{program}: {error:#}"));
         // Linux 5.16 and later tells.
         let Some(verified) = info.verified_instruction_count() else {

@@ -35,7 +35,7 @@ fn chains_of_calls_fit_into_the_stack_of_older_kernels() {
     let sections = object.functions.keys().map(|(section, _)| *section).collect();
     // Puts every function that a program calls behind it, as the kernel gets them.
     object.relocate_calls(&sections).expect("functions to call");
-    for program in [name::TO_POD, name::FROM_POD] {
+    for program in [name::TO_POD, name::FROM_POD, name::UPLINK] {
         let key = object.programs.get(program).expect("a program").function_key();
         let chain = deepest(&functions(&object.functions[&key].instructions), 0);
         let total: usize = chain.iter().map(|frame| counted(*frame)).sum();

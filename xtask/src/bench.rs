@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: how long the compiler takes, nanoseconds a packet by test runs of the loaded
-//! programs, and connections between network namespaces beside other ways to enforce policies.
+//! programs, connections between network namespaces beside other ways to enforce policies, and floods
+//! from outside.
 
 use std::ffi::OsString;
 
@@ -18,17 +19,20 @@ pub(crate) enum Bench {
     /// Throughput, latency and rates between network namespaces: without enforcement, and with
     /// nftables, iptables and ipset, and Bulkhead.
     Stack,
+    /// A flood of denied SYNs from outside: denied at the pod alone, and dropped at the uplink.
+    Uplink,
 }
 
 impl Bench {
     /// In the order of how long they take.
-    const ALL: [Self; 3] = [Self::Packets, Self::Compile, Self::Stack];
+    const ALL: [Self; 4] = [Self::Packets, Self::Uplink, Self::Compile, Self::Stack];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Compile => "compile",
             Self::Packets => "packets",
             Self::Stack => "stack",
+            Self::Uplink => "uplink",
         }
     }
 
@@ -37,6 +41,7 @@ impl Bench {
             Self::Compile => "measuring the policy compiler",
             Self::Packets => "measuring the programs",
             Self::Stack => "measuring connections between network namespaces",
+            Self::Uplink => "measuring a flood at the uplink",
         }
     }
 
@@ -44,6 +49,7 @@ impl Bench {
         match self {
             Self::Compile | Self::Packets => &[setup::Need::Object],
             Self::Stack => &[setup::Need::Object, setup::Need::Traffic, setup::Need::Peers],
+            Self::Uplink => &[setup::Need::Object, setup::Need::Traffic],
         }
     }
 
@@ -52,7 +58,7 @@ impl Bench {
         match self {
             Self::Compile => None,
             Self::Packets => Some("loading the programs"),
-            Self::Stack => Some("making network namespaces"),
+            Self::Stack | Self::Uplink => Some("making network namespaces"),
         }
     }
 

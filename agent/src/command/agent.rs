@@ -11,7 +11,8 @@ use tokio::{
 };
 
 use crate::{
-    agent::{self, Config},
+    agent::{self, Config, Uplink},
+    dataplane::uplink::Mode,
     enforcer::Options,
 };
 
@@ -51,6 +52,17 @@ pub struct Agent {
     /// node asks of the pod (probes) is answered in any case
     #[arg(long)]
     deny_egress_to_node: bool,
+    /// Drop what is denied at this device already, by XDP: for floods from outside
+    ///
+    /// DEV is the node's uplink (eth0, for example), where packets for pods arrive with the pods'
+    /// addresses. It is an addition: TCP SYNs, SCTP INITs and pings that a pod's rules deny, and
+    /// packets for an isolated pod that make no sense, are dropped there before the kernel spends
+    /// more on them; all else goes on to the pod's interface, where every packet is judged with or
+    /// without this. Drops count as the pod's, whichever place they happen at. Native mode, in the
+    /// device's driver, is tried first, then generic mode, which every device takes and which
+    /// gains less; the log says which it is.
+    #[arg(long, value_name = "DEV")]
+    xdp: Option<String>,
     /// Have the kernel log every verdict, at level debug (`--log info,bulkhead_ebpf=debug`); slow
     #[arg(long)]
     debug_packets: bool,
@@ -85,6 +97,7 @@ impl Agent {
             },
             debug_packets: self.debug_packets,
             hooks: None,
+            uplink: self.xdp.map(|device| Uplink { device, modes: Mode::ALL.to_vec() }),
         };
         // The loop is one task; beside it there is little but the metrics page.
         let runtime = runtime::Builder::new_multi_thread()

@@ -1,7 +1,7 @@
 //! The real kernel: loads the programs, writes the maps, attaches to interfaces.
 //!
-//! The only place that does any of these, by way of `attach` for the last. Invariant: an operation
-//! that returns an error has left the interface or the map as it was.
+//! The only place that does any of these, by way of `attach` and `uplink` for the last. Invariant: an
+//! operation that returns an error has left the interface or the map as it was.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::SchedClassifier,
+    programs::{SchedClassifier, Xdp},
     util::KernelVersion,
 };
 use bulkhead_common::{
@@ -32,6 +32,7 @@ use super::{
     flows::{self, Flows},
     op::{Execute, MapAddress, Op},
     refusal,
+    uplink::{self, Mode, Uplink},
 };
 
 /// The compiled eBPF programs.
@@ -50,6 +51,8 @@ pub struct Options {
     pub debug_log: bool,
     /// How they are attached; `None`: the best that this kernel has.
     pub hooks: Option<Hooks>,
+    /// The program of the node's uplink is loaded, too.
+    pub uplink: bool,
 }
 
 /// Programs and maps in the kernel. Dropping it takes the programs off every interface.
@@ -69,6 +72,8 @@ pub struct Kernel {
     counters: Arc<Counters>,
     hooks: Hooks,
     attached: BTreeMap<u32, Attached>,
+    /// If it was asked for.
+    uplink: Option<Uplink>,
 }
 
 fn has_coarse_clock() -> bool {
@@ -90,13 +95,14 @@ impl Kernel {
             .override_global(COARSE_CLOCK, &u8::from(has_coarse_clock()), true)
             .load(OBJECT)
             .map_err(refusal::of_maps)?;
-        without_signals(|| {
+        let uplink = without_signals(|| {
             for program in [name::TO_POD, name::FROM_POD] {
                 classifier(&mut ebpf, program)?
                     .load()
                     .map_err(|error| refusal::of_program(program, error))?;
             }
-            anyhow::Ok(())
+            let uplink = options.uplink.then(|| Uplink::load(&mut ebpf));
+            uplink.transpose()
         })?;
         let counters = Counters::new(
             per_cpu(&mut ebpf, name::COUNTERS)?,
@@ -117,6 +123,7 @@ impl Kernel {
             counters: Arc::new(counters),
             hooks: options.hooks.unwrap_or_else(Hooks::of_this_kernel),
             attached: BTreeMap::new(),
+            uplink,
             ebpf,
         })
     }
@@ -157,6 +164,25 @@ impl Kernel {
         classifier(&mut self.ebpf, name)
     }
 
+    /// Attaches the program of the uplink to a device, in the first of these modes that it takes. It
+    /// leaves the device with the kernel's other programs.
+    ///
+    /// # Errors
+    ///
+    /// There is no such device, or it refuses: why, and what to do about it.
+    pub fn attach_uplink(&mut self, device: &str, modes: &[Mode]) -> anyhow::Result<Mode> {
+        uplink::attach(&mut self.ebpf, device, modes)
+    }
+
+    /// The program of the uplink, to be run on single packets by tests and benchmarks.
+    ///
+    /// # Errors
+    ///
+    /// It is not in the object.
+    pub fn uplink(&mut self) -> anyhow::Result<&mut Xdp> {
+        uplink::program(&mut self.ebpf)
+    }
+
     /// Everything that aya knows of the object, for aya-log.
     pub fn ebpf_mut(&mut self) -> &mut Ebpf {
         &mut self.ebpf
@@ -174,6 +200,9 @@ impl Kernel {
         }
         self.set_interface(ifindex, place)?;
         self.places.insert(ifindex, place);
+        if let Some(uplink) = &mut self.uplink {
+            uplink.set(ifindex, &endpoint);
+        }
         Ok(())
     }
 
@@ -237,6 +266,9 @@ impl Execute for Kernel {
                 Ok(())
             }
             Op::RemoveEndpoint { ifindex } => {
+                if let Some(uplink) = &mut self.uplink {
+                    uplink.remove(ifindex);
+                }
                 self.set_interface(ifindex, 0)?;
                 self.places.remove(&ifindex);
                 Ok(())
@@ -306,7 +338,10 @@ pub fn next_event(events: &mut RingBuf<MapData>) -> Option<Event> {
     None
 }
 
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M> {
+pub(super) fn take<M: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> anyhow::Result<M> {
     let map =
         ebpf.take_map(name).with_context(|| format!("no map {name}, or it was taken before"))?;
     M::try_from(map).with_context(|| format!("the map {name} is not what the agent expects"))
@@ -320,7 +355,7 @@ fn named(map: &str, capacity: u32, result: Result<(), MapError>) -> anyhow::Resu
     result.with_context(|| format!("cannot write the map {map} (capacity {capacity})"))
 }
 
-fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error))

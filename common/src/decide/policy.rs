@@ -121,7 +121,7 @@ fn by_fresh_flow<const N: usize, M: Maps<N> + ?Sized>(
 
 /// Why the endpoint's rules allow traffic in `direction` with `port` at its destination, or `None`.
 #[inline(always)]
-fn by_rules<const N: usize, M: Maps<N> + ?Sized>(
+pub(super) fn by_rules<const N: usize, M: Maps<N> + ?Sized>(
     asked: &Asked<'_, N>,
     direction: Direction,
     port: Port,

@@ -125,6 +125,8 @@ where
 pub trait Family<const N: usize>: Sized {
     /// The pod's own address.
     fn own(endpoint: &Endpoint) -> &Address<N>;
+    /// Where a frame goes, as far as its IP header is there.
+    fn destination<B: Bytes>(frame: &B) -> Option<Self>;
     /// What the headers of a frame say.
     fn packet<B: Bytes>(frame: &B) -> Packet<N>;
     /// What the ICMP error `error` quotes.
@@ -132,11 +134,16 @@ pub trait Family<const N: usize>: Sized {
 }
 
 macro_rules! family {
-    ($n:literal, $own:ident, $parse:ident, $quoted:ident) => {
+    ($n:literal, $own:ident, $destination:ident, $parse:ident, $quoted:ident) => {
         impl Family<$n> for Address<$n> {
             #[inline(always)]
             fn own(endpoint: &Endpoint) -> &Address<$n> {
                 &endpoint.$own
+            }
+
+            #[inline(always)]
+            fn destination<B: Bytes>(frame: &B) -> Option<Self> {
+                packet::$destination(frame)
             }
 
             #[inline(always)]
@@ -151,8 +158,8 @@ macro_rules! family {
         }
     };
 }
-family!(4, ipv4, parse_ipv4, quoted_ipv4);
-family!(16, ipv6, parse_ipv6, quoted_ipv6);
+family!(4, ipv4, destination_ipv4, parse_ipv4, quoted_ipv4);
+family!(16, ipv6, destination_ipv6, parse_ipv6, quoted_ipv6);
 
 /// The verdict on what headers say, or what policy is to be asked.
 #[inline(always)]
