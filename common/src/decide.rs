@@ -118,23 +118,23 @@ impl<B, M> Clone for Met<'_, B, M> {
 
 impl<B, M> Copy for Met<'_, B, M> {}
 
-/// The verdict on a packet of the common kind ([`packet::plain_ipv4`]), if look-ups alone give it:
-/// no flow entry is written. `None` leaves it to [`decide`].
+/// The verdict on a packet of the common kind ([`packet::plain_ipv4`]). `None` leaves it to [`decide`].
+/// Without `WRITES` no flow entry is touched, and it is `None` where one would have to be.
 #[inline(always)]
-pub fn quick<B, M>(met: &Met<'_, B, M>) -> Option<Verdict>
+pub fn quick<const WRITES: bool, B, M>(met: &Met<'_, B, M>) -> Option<Verdict>
 where
     B: Bytes,
     M: Maps<4> + Maps<16>,
 {
     if packet::is_ipv4(met.frame)? {
-        quick_ip(met, &met.endpoint.ipv4, || packet::plain_ipv4(met.frame))
+        quick_ip::<4, WRITES, B, M>(met, &met.endpoint.ipv4, || packet::plain_ipv4(met.frame))
     } else {
-        quick_ip(met, &met.endpoint.ipv6, || packet::plain_ipv6(met.frame))
+        quick_ip::<16, WRITES, B, M>(met, &met.endpoint.ipv6, || packet::plain_ipv6(met.frame))
     }
 }
 
 #[inline(always)]
-fn quick_ip<const N: usize, B, M: Maps<N>>(
+fn quick_ip<const N: usize, const WRITES: bool, B, M: Maps<N>>(
     met: &Met<'_, B, M>,
     own: &Address<N>,
     plain: impl FnOnce() -> Option<Plain<N>>,
@@ -148,7 +148,7 @@ fn quick_ip<const N: usize, B, M: Maps<N>>(
     let asked = Asked { endpoint, remote, protocol: *protocol, transport };
     if hook.from_own_node {
         if is_node_denied(endpoint) {
-            remember_node::<N, false, M>(hook, &asked, maps)?;
+            remember_node::<N, WRITES, M>(hook, &asked, maps)?;
         }
         return Some(Verdict::Allow(OwnNode)); // 1
     }
@@ -156,7 +156,7 @@ fn quick_ip<const N: usize, B, M: Maps<N>>(
     if odd_source || remote == own {
         return None;
     }
-    by_policy::<N, false, M>(hook, &asked, maps)
+    by_policy::<N, WRITES, M>(hook, &asked, maps)
 }
 
 /// The verdict on `frame`, met at `hook` of `endpoint`.

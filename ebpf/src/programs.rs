@@ -76,7 +76,7 @@ fn glance<const DIRECTION: u32>(ctx: &TcContext) -> u32 {
         return UNDECIDED;
     }
     let epoch = maps::epoch(endpoint);
-    match decide::quick(&Met { hook, endpoint, frame, maps: &Tables::<false> }) {
+    match decide::quick::<true, _, _>(&Met { hook, endpoint, frame, maps: &Tables::<false> }) {
         Some(verdict) if is_current(epoch, frame) => {
             maps::count(endpoint.counters, direction, verdict, frame.wire_len());
             match verdict {

@@ -24,7 +24,7 @@ pub struct Judged {
 /// `quick` has another one.
 pub fn judge(hook: &Hook, endpoint: &Endpoint, frame: &[u8], maps: &FakeKernel) -> Judged {
     let linear = Linear(frame);
-    let seen = quick(&Met { hook, endpoint, frame: &linear, maps });
+    let seen = quick::<false, _, _>(&Met { hook, endpoint, frame: &linear, maps });
     let verdict = decide(hook, endpoint, &linear, maps);
     assert!(
         seen.is_none_or(|seen| seen == verdict),

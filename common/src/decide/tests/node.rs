@@ -122,7 +122,12 @@ impl Node {
 
     /// What is told of a packet at a glance.
     pub(super) fn glance(&self, hook: &Hook, frame: &[u8]) -> Option<Verdict> {
-        quick(&Met { hook, endpoint: &self.endpoint, frame: &Linear(frame), maps: self })
+        quick::<false, _, _>(&Met {
+            hook,
+            endpoint: &self.endpoint,
+            frame: &Linear(frame),
+            maps: self,
+        })
     }
 
     pub(super) fn pass_secs(&self, seconds: u64) {
